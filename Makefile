@@ -1,0 +1,48 @@
+# Every target calls Go or one script. `make help` lists them.
+export CGO_ENABLED ?= 0
+TOOL := go tool -modfile=tools/go.mod
+MEMBERS ?= 400
+SEEDS ?= 300
+FUZZTIME ?= 3s
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: ## 400 installations, one group, a transcript, and a check of every store (MEMBERS=, TRANSCRIPT=, DIR=)
+	@go run ./cmd/conclave demo --members $(MEMBERS) $(if $(TRANSCRIPT),--transcript $(TRANSCRIPT)) $(if $(DIR),--dir $(DIR))
+
+test: ## the whole suite
+	go test ./...
+
+check: vet arch race vectors sim fuzz ## everything CI asks for
+
+vet: ## go vet, gofmt and staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l .; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+
+arch: ## the house's floors, doors and pure rooms
+	go test -count=1 ./internal/arch
+
+race: ## the whole suite under the race detector
+	CGO_ENABLED=1 go test -race ./...
+
+vectors: ## official and captured test vectors, with a count per file
+	@./scripts/vectors.sh
+
+sim: ## seeded simulation (SEEDS=n, FIRST=n)
+	go test -count=1 ./internal/sim -run TestSeeds -seeds $(SEEDS) $(if $(FIRST),-first $(FIRST)) -timeout 0
+
+fuzz: ## every fuzz target for a few seconds (FUZZTIME=)
+	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz.sh
+
+bench: ## the benchmarks, as JSON
+	@./scripts/bench.sh
+
+proto: ## regenerate proto/*/*.pb.go (needs protoc)
+	@./scripts/proto.sh
+
+vuln: ## known vulnerabilities in what we link
+	$(TOOL) govulncheck ./...
+
+.PHONY: help demo test check vet arch race vectors sim fuzz bench proto vuln

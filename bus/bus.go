@@ -1,0 +1,193 @@
+// Package bus is the port to the message bus: RFC 9750's Delivery Service as
+// this house needs it, an ordered log of topics.
+//
+// # Contract
+//
+// A bus is a fixed number of shards. A shard is a log: every envelope has a
+// sequence in it, and all topics of one group lie in one shard, so that one
+// sequence orders a group's commits and messages. Every adapter promises, and
+// package bustest checks:
+//
+//  1. Order. Envelopes of one shard become visible in the order of their IDs,
+//     never a lower ID after a higher one; an ID is never reused within one
+//     incarnation of the log, and is unique over all shards.
+//  2. Durability and read-your-writes. When Publish returns without error the
+//     envelope survives a crash, and every later Read by anybody sees it.
+//  3. Idempotence. Publishing the same payload to the same topic again within
+//     the adapter's window stores it once. Beyond the window a repeat is
+//     stored again: consumers de-duplicate for ever by themselves.
+//  4. No gap, no double. A Feed delivers each envelope of a followed topic
+//     whose ID is above the starting ID, once, in order, replayed or live.
+//  5. Nothing is dropped. A full bus refuses (ErrFull); it never makes room by
+//     forgetting.
+//  6. A log that went backwards is said, never skipped: ErrLogRolledBack.
+//
+// A failed or timed-out Publish has an unknown outcome unless its error is one
+// of ErrConflict, ErrFull, ErrTooLarge or ErrRefused: settle it by reading the
+// log before sending anything else in its place.
+//
+// Compare-and-set (ExpectLast) is a capability that an adapter may lack; it
+// saves work and is never needed for correctness.
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// MaxPayload is the default limit of one envelope's payload, in bytes.
+const MaxPayload = 2 << 20
+
+// An Envelope is one entry of the log. Payload is opaque to the bus, shared by
+// all who receive it, and must not be changed.
+type Envelope struct {
+	ID      ID
+	Topic   Topic
+	Time    time.Time // when the log accepted it, by the bus's clock, in UTC
+	Payload []byte
+}
+
+// An Ack says that an envelope is in the log.
+type Ack struct {
+	ID        ID        // 0 where the adapter does not learn it: read it back
+	Time      time.Time // zero where not learnt
+	Duplicate bool      // the same bytes were there before; ID is the first one's
+}
+
+// Info describes the deployment behind a bus.
+type Info struct {
+	Incarnation   string // changes when the log is made anew; an ID means nothing in another incarnation
+	Shards        int    // fixed when the deployment is created; 1 to 64
+	MaxPayload    int    // bytes
+	CompareAndSet bool   // ExpectLast works
+}
+
+// A Bus is safe for concurrent use. Every method that waits is bounded by its
+// context.
+type Bus interface {
+	// Info returns the deployment's constants, read when the bus was opened
+	// and again after each reconnect.
+	Info() Info
+
+	// Publish appends payload to topic and returns when it is durable.
+	Publish(ctx context.Context, topic Topic, payload []byte, opts ...PublishOption) (Ack, error)
+
+	// Read returns up to limit envelopes of the topics, which must lie in one
+	// shard (the two of a group do), with IDs above after, in rising order.
+	// Fewer than limit means that the end was reached. It returns
+	// ErrLogRolledBack where after is beyond the end of the log.
+	Read(ctx context.Context, after ID, limit int, topics ...Topic) ([]Envelope, error)
+
+	// Last returns the newest ID of each topic, 0 where it has none, in the
+	// order asked.
+	Last(ctx context.Context, topics ...Topic) ([]ID, error)
+
+	// End returns the newest ID of the shard that holds topic, of whatever
+	// topic it is, 0 where the shard is empty.
+	End(ctx context.Context, topic Topic) (ID, error)
+
+	// Open starts a feed that follows nothing yet.
+	Open(ctx context.Context) (Feed, error)
+
+	// Request asks the service of that name and returns its answer. It returns
+	// ErrNoService where nobody serves it. A handler's error comes back as a
+	// *ServiceError.
+	Request(ctx context.Context, service string, payload []byte) ([]byte, error)
+
+	// Serve answers requests until the returned stop is called; stop waits for
+	// the handlers that run. Handlers run concurrently.
+	Serve(service string, handle Handler) (stop func(), err error)
+
+	// Close ends all feeds and services. It is idempotent.
+	Close() error
+}
+
+// A Handler answers one request.
+type Handler func(ctx context.Context, payload []byte) ([]byte, error)
+
+// A Feed delivers what is published to the topics it follows. Follow, Unfollow
+// and Close are safe for concurrent use; Next belongs to one reader.
+type Feed interface {
+	// Follow adds topics of one shard: everything in them with an ID above
+	// after is delivered, merged in the order of IDs. Following a topic again
+	// restarts it from after.
+	Follow(ctx context.Context, after ID, topics ...Topic) error
+
+	// Unfollow stops delivery of the topics. Envelopes already taken from the
+	// log may still be delivered by the Next that runs.
+	Unfollow(topics ...Topic)
+
+	// Next blocks until there is something and returns it as one batch, at
+	// most 512 envelopes. It never returns an empty batch without an error.
+	// ErrClosed ends the feed. ErrLogRolledBack names a log that went
+	// backwards: follow anew. Any other error is temporary; call Next again.
+	Next(ctx context.Context) ([]Envelope, error)
+
+	Close() error
+}
+
+// A PublishOption is a wish for one Publish.
+type PublishOption func(*PublishOptions)
+
+// PublishOptions is what the options add up to; adapters read it.
+type PublishOptions struct {
+	ExpectLast bool
+	Last       ID
+	TTL        time.Duration
+}
+
+// ExpectLast makes the publish conditional: it is refused with ErrConflict
+// unless last is the topic's newest ID (0: the topic is empty). An adapter
+// without the capability ignores it. A refusal is not proof of defeat, since
+// the condition is checked before de-duplication: read the log.
+func ExpectLast(last ID) PublishOption {
+	return func(o *PublishOptions) { o.ExpectLast, o.Last = true, last }
+}
+
+// TTL lets the log forget the envelope after d. Never set on a commit.
+func TTL(d time.Duration) PublishOption {
+	return func(o *PublishOptions) { o.TTL = d }
+}
+
+// Gather folds options into one value, for adapters.
+func Gather(opts []PublishOption) PublishOptions {
+	var o PublishOptions
+	for _, f := range opts {
+		f(&o)
+	}
+	return o
+}
+
+// Publishing: what a caller does next depends on which.
+var (
+	// ErrConflict: the ExpectLast condition did not hold. Read the log.
+	ErrConflict = errors.New("bus: topic has moved on")
+	// ErrFull: the log is at its limit and refuses; nothing was dropped. Wait.
+	ErrFull = errors.New("bus: log is full")
+	// ErrTooLarge: the payload is over Info.MaxPayload. It will never fit.
+	ErrTooLarge = errors.New("bus: payload is over the limit")
+	// ErrRefused: the bus understood and said no (permissions, budget).
+	ErrRefused = errors.New("bus: refused")
+)
+
+// Reading and connecting.
+var (
+	// ErrLogRolledBack: the log ends before a position that was read from it,
+	// or is another incarnation. Stop sending; read again from what is there.
+	ErrLogRolledBack = errors.New("bus: log went backwards")
+	// ErrUnavailable: the bus cannot be reached now. Wait and try again.
+	ErrUnavailable = errors.New("bus: unavailable")
+	// ErrNoService: nobody serves that name.
+	ErrNoService = errors.New("bus: no such service")
+	// ErrClosed: this bus or feed was closed by its owner.
+	ErrClosed = errors.New("bus: closed")
+)
+
+// A ServiceError is the answer of a service that could not do what was asked.
+type ServiceError struct {
+	Code    string // a word for programs: "invalid", "not_found", "exhausted", …
+	Message string // a sentence for people
+}
+
+func (e *ServiceError) Error() string { return "bus: service answered " + e.Code + ": " + e.Message }

@@ -1,0 +1,125 @@
+// Package persistence is the port to the store, and the typed, sealed records
+// that stand over it.
+//
+// # Contract
+//
+// A Store is an ordered map from keys to values. Every adapter promises, and
+// package persistencetest checks:
+//
+//  1. Atomicity. A Batch is applied whole or not at all, also over a crash.
+//  2. Prefix. Batches become durable in the order they were applied: after a
+//     crash the store holds a prefix of them, which contains every batch whose
+//     Apply returned with Durable set.
+//  3. Isolation. View sees one snapshot.
+//  4. An error of Apply means that nothing of the batch is there, unless it is
+//     ErrBroken: then the store is closed for writing and the outcome is
+//     learnt by opening it again.
+//  5. Damage is seen: a store that lost or changed a row behind the mark says
+//     ErrDamaged or ErrRolledBack when it is opened, and its files stay as
+//     they were.
+//
+// Keys are at most 512 bytes, values at most 8 MiB.
+package persistence
+
+import (
+	"context"
+	"errors"
+)
+
+// A Durability says what Apply waits for.
+type Durability uint8
+
+const (
+	// Lazy waits until the batch is ordered and visible; the disk follows.
+	// For what can be fetched again from the log.
+	Lazy Durability = iota
+	// Durable waits until the batch would survive a power cut. For everything
+	// that must be true before something is sent.
+	Durable
+)
+
+// A Batch is a list of changes that are applied together. The zero value is
+// empty. Key and value slices belong to the batch from then on.
+type Batch struct {
+	Ops []Op
+}
+
+// An Op is one change.
+type Op struct {
+	Kind  OpKind
+	Key   []byte
+	Value []byte
+	Make  func() ([]byte, error) // PutAbsent: makes the value only when it is needed
+}
+
+// An OpKind is what an Op does.
+type OpKind uint8
+
+const (
+	Put       OpKind = iota // set Key to Value
+	Delete                  // remove Key
+	PutAbsent               // set Key to Make() unless Key is there already
+)
+
+func (b *Batch) Put(key, value []byte) {
+	b.Ops = append(b.Ops, Op{Kind: Put, Key: key, Value: value})
+}
+
+func (b *Batch) Delete(key []byte) {
+	b.Ops = append(b.Ops, Op{Kind: Delete, Key: key})
+}
+
+// PutAbsent writes a row that several installations share and any of them may
+// be the first to write. value is called at most once, by the committer, and
+// only when the row is not there.
+func (b *Batch) PutAbsent(key []byte, value func() ([]byte, error)) {
+	b.Ops = append(b.Ops, Op{Kind: PutAbsent, Key: key, Make: value})
+}
+
+// A Reader reads one snapshot. Slices it hands out are the caller's only until
+// View returns.
+type Reader interface {
+	// Get returns the value, or ErrNotFound.
+	Get(key []byte) ([]byte, error)
+	// Scan calls yield for each row whose key starts with prefix and is ≥ from
+	// (nil: from the start), in key order, until yield returns false.
+	Scan(prefix, from []byte, yield func(key, value []byte) bool) error
+	// ScanBack is Scan in falling key order, from keys < before (nil: the end).
+	ScanBack(prefix, before []byte, yield func(key, value []byte) bool) error
+}
+
+// A Store is safe for concurrent use.
+type Store interface {
+	View(ctx context.Context, read func(Reader) error) error
+	Apply(ctx context.Context, b *Batch, d Durability) error
+	// Sync waits until everything applied so far is durable.
+	Sync(ctx context.Context) error
+	// Close makes everything durable and releases the files. Idempotent.
+	Close() error
+}
+
+// Opening and reading: each leaves the rows unchanged.
+var (
+	// ErrNotFound: no such row.
+	ErrNotFound = errors.New("persistence: not found")
+	// ErrWrongKey: the key does not open this store or installation. Give the
+	// key that it was created with; nothing was changed.
+	ErrWrongKey = errors.New("persistence: wrong database key")
+	// ErrDamaged: a row or file is not what was written. Restore a backup; the
+	// files were left as found.
+	ErrDamaged = errors.New("persistence: store is damaged")
+	// ErrRolledBack: the store is older than its mark. Opening it with
+	// AllowRolledBack permits reading, and sending once it has caught up.
+	ErrRolledBack = errors.New("persistence: store was rolled back")
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("persistence: store is open in another process")
+	// ErrFormatTooNew: a newer version wrote this store; use that version.
+	ErrFormatTooNew = errors.New("persistence: store has a newer format")
+	// ErrFull: the disk is full. Nothing of the batch was written.
+	ErrFull = errors.New("persistence: disk is full")
+	// ErrBroken: a write failed in a way that leaves its outcome open; the
+	// store takes no more writes. Open it again.
+	ErrBroken = errors.New("persistence: store failed and is closed for writing")
+	// ErrClosed: the store was closed by its owner.
+	ErrClosed = errors.New("persistence: store is closed")
+)
