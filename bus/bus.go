@@ -64,7 +64,9 @@ type Info struct {
 }
 
 // A Bus is safe for concurrent use. Every method that waits is bounded by its
-// context.
+// context. Methods that take topics refuse with ErrBadTopic the zero Topic, no
+// topic at all, topics of several shards where one is asked for, and an after
+// that is a position in another shard.
 type Bus interface {
 	// Info returns the deployment's constants, read when the bus was opened
 	// and again after each reconnect.
@@ -103,7 +105,8 @@ type Bus interface {
 	Close() error
 }
 
-// A Handler answers one request.
+// A Handler answers one request. Its context carries the asker's deadline and
+// ends when the service's bus is closed; an asker that gives up is not seen.
 type Handler func(ctx context.Context, payload []byte) ([]byte, error)
 
 // A Feed delivers what is published to the topics it follows. Follow, Unfollow
@@ -111,7 +114,8 @@ type Handler func(ctx context.Context, payload []byte) ([]byte, error)
 type Feed interface {
 	// Follow adds topics of one shard: everything in them with an ID above
 	// after is delivered, merged in the order of IDs. Following a topic again
-	// restarts it from after.
+	// restarts it from after. It returns ErrLogRolledBack where after is
+	// beyond the end of the log.
 	Follow(ctx context.Context, after ID, topics ...Topic) error
 
 	// Unfollow stops delivery of the topics. Envelopes already taken from the
@@ -120,8 +124,9 @@ type Feed interface {
 
 	// Next blocks until there is something and returns it as one batch, at
 	// most 512 envelopes. It never returns an empty batch without an error.
-	// ErrClosed ends the feed. ErrLogRolledBack names a log that went
-	// backwards: follow anew. Any other error is temporary; call Next again.
+	// ErrClosed ends the feed. ErrLogRolledBack names a shard that went
+	// backwards: the feed has dropped that shard's topics; follow them anew.
+	// Any other error is temporary; call Next again.
 	Next(ctx context.Context) ([]Envelope, error)
 
 	Close() error

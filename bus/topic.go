@@ -85,49 +85,65 @@ func (t Topic) String() string {
 
 // ParseTopic is the inverse of String: it accepts exactly what String returns.
 func ParseTopic(s string) (Topic, error) {
-	bad := fmt.Errorf("%w: %.80q", ErrBadTopic, s)
-	if len(s) < 2 || s[1] != '.' {
-		return Topic{}, bad
+	t, ok := parse(s)
+	if !ok {
+		return Topic{}, fmt.Errorf("%w: %.80q", ErrBadTopic, s)
 	}
-	body, kind, n := s[2:], Kind(0), 32
+	return t, nil
+}
+
+func parse(s string) (t Topic, ok bool) {
+	if len(s) < 2 || s[1] != '.' {
+		return Topic{}, false
+	}
+	body, n := s[2:], 32
 	switch s[0] {
 	case 'g':
 		n = 16
 		if len(body) != 2*n+2 || body[2*n] != '.' {
-			return Topic{}, bad
+			return Topic{}, false
 		}
 		switch body[2*n+1] {
 		case 'c':
-			kind = GroupCommits
+			t.kind = GroupCommits
 		case 'a':
-			kind = GroupMessages
+			t.kind = GroupMessages
 		default:
-			return Topic{}, bad
+			return Topic{}, false
 		}
 		body = body[:2*n]
 	case 'w':
-		kind = Welcomes
+		t.kind = Welcomes
 	case 'i':
-		kind = Identity
+		t.kind = Identity
 	case 'k':
-		kind = KeyPackages
+		t.kind = KeyPackages
 	default:
-		return Topic{}, bad
+		return Topic{}, false
 	}
 	if len(body) != 2*n {
-		return Topic{}, bad
+		return Topic{}, false
 	}
-	for i := range len(body) {
-		c := body[i]
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return Topic{}, bad // upper-case hex would be a second name for one log
+	for i := range n {
+		hi, lo := digit(body[2*i]), digit(body[2*i+1])
+		if hi|lo > 15 {
+			return Topic{}, false
 		}
+		t.id[i] = hi<<4 | lo
 	}
-	id, err := hex.DecodeString(body)
-	if err != nil {
-		return Topic{}, bad
+	return t, true
+}
+
+// digit is the value of a lower-case hex digit, 255 for anything else:
+// upper case would be a second name for one log.
+func digit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
 	}
-	return build(kind, id, n)
+	return 255
 }
 
 // An ID is the wire id of an envelope: sequence × 64 + shard. It fits an int64,
@@ -151,4 +167,25 @@ func ShardOf(t Topic, shards int) int {
 	}
 	h := uint32(t.id[0])<<24 | uint32(t.id[1])<<16 | uint32(t.id[2])<<8 | uint32(t.id[3])
 	return int(h % uint32(shards))
+}
+
+// OneShard returns the shard that all the topics lie in. It is an error if
+// they do not, if there is none, or if after is a position in another shard.
+func OneShard(shards int, after ID, topics ...Topic) (int, error) {
+	if len(topics) == 0 {
+		return 0, fmt.Errorf("%w: no topic given", ErrBadTopic)
+	}
+	shard := ShardOf(topics[0], shards)
+	for _, t := range topics {
+		if t.kind == 0 {
+			return 0, fmt.Errorf("%w: the zero topic", ErrBadTopic)
+		}
+		if ShardOf(t, shards) != shard {
+			return 0, fmt.Errorf("%w: topics of more than one shard", ErrBadTopic)
+		}
+	}
+	if after != 0 && after.Shard() != shard {
+		return 0, fmt.Errorf("%w: position in shard %d for topics of shard %d", ErrBadTopic, after.Shard(), shard)
+	}
+	return shard, nil
 }

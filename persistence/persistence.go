@@ -13,17 +13,27 @@
 //  3. Isolation. View sees one snapshot.
 //  4. An error of Apply means that nothing of the batch is there, unless it is
 //     ErrBroken: then the store is closed for writing and the outcome is
-//     learnt by opening it again.
+//     learnt by opening it again. So a context that ends before the batch is
+//     taken up fails it; from then on Apply waits for the outcome.
 //  5. Damage is seen: a store that lost or changed a row behind the mark says
 //     ErrDamaged or ErrRolledBack when it is opened, and its files stay as
 //     they were.
 //
-// Keys are at most 512 bytes, values at most 8 MiB.
+// Keys are 1 to 512 bytes, values at most 8 MiB, a batch at most 32 MiB.
 package persistence
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+)
+
+// Limits of every adapter, in bytes; a batch is the sum of its keys and values.
+const (
+	MaxKey   = 512
+	MaxValue = 8 << 20
+	MaxBatch = 32 << 20
 )
 
 // A Durability says what Apply waits for.
@@ -76,6 +86,47 @@ func (b *Batch) PutAbsent(key []byte, value func() ([]byte, error)) {
 	b.Ops = append(b.Ops, Op{Kind: PutAbsent, Key: key, Make: value})
 }
 
+// Check says whether the batch keeps to the limits: nil or ErrLimit. Values
+// that PutAbsent has yet to make are checked when they are made.
+func (b *Batch) Check() error {
+	total := 0
+	for i := range b.Ops {
+		op := &b.Ops[i]
+		if err := CheckRow(op.Key, op.Value); err != nil {
+			return err
+		}
+		if total += len(op.Key) + len(op.Value); total > MaxBatch {
+			return fmt.Errorf("%w: batch exceeds %d bytes", ErrLimit, MaxBatch)
+		}
+	}
+	return nil
+}
+
+// CheckRow says whether one row keeps to the limits: nil or ErrLimit.
+func CheckRow(key, value []byte) error {
+	switch {
+	case len(key) == 0 || len(key) > MaxKey:
+		return fmt.Errorf("%w: key of %d bytes", ErrLimit, len(key))
+	case len(value) > MaxValue:
+		return fmt.Errorf("%w: value of %d bytes", ErrLimit, len(value))
+	}
+	return nil
+}
+
+// MakeValue calls the maker of a PutAbsent, for adapters: a maker that panics
+// or makes too large a value fails its batch, not the store.
+func (op *Op) MakeValue() (value []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("persistence: making a value panicked: %v", p)
+		}
+	}()
+	if value, err = op.Make(); err != nil {
+		return nil, fmt.Errorf("persistence: make value: %w", err)
+	}
+	return value, CheckRow(op.Key, value)
+}
+
 // A Reader reads one snapshot. Slices it hands out are the caller's only until
 // View returns.
 type Reader interface {
@@ -86,6 +137,19 @@ type Reader interface {
 	Scan(prefix, from []byte, yield func(key, value []byte) bool) error
 	// ScanBack is Scan in falling key order, from keys < before (nil: the end).
 	ScanBack(prefix, before []byte, yield func(key, value []byte) bool) error
+}
+
+// PrefixEnd returns the least key above every key that starts with prefix, or
+// nil where there is none.
+func PrefixEnd(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] != 0xff {
+			end := bytes.Clone(prefix[:i+1])
+			end[i]++
+			return end
+		}
+	}
+	return nil
 }
 
 // A Store is safe for concurrent use.
@@ -102,6 +166,8 @@ type Store interface {
 var (
 	// ErrNotFound: no such row.
 	ErrNotFound = errors.New("persistence: not found")
+	// ErrExists: the installation is there already.
+	ErrExists = errors.New("persistence: exists already")
 	// ErrWrongKey: the key does not open this store or installation. Give the
 	// key that it was created with; nothing was changed.
 	ErrWrongKey = errors.New("persistence: wrong database key")
@@ -115,6 +181,8 @@ var (
 	ErrLocked = errors.New("persistence: store is open in another process")
 	// ErrFormatTooNew: a newer version wrote this store; use that version.
 	ErrFormatTooNew = errors.New("persistence: store has a newer format")
+	// ErrLimit: a key, value or batch is outside the limits. Nothing was written.
+	ErrLimit = errors.New("persistence: outside the limits")
 	// ErrFull: the disk is full. Nothing of the batch was written.
 	ErrFull = errors.New("persistence: disk is full")
 	// ErrBroken: a write failed in a way that leaves its outcome open; the

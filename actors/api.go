@@ -1,0 +1,248 @@
+package actors
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// What an owner does with an installation's groups. Every method waits for as
+// long as its context lets it; what was accepted goes on without it.
+
+// ask puts a question to a group's actor, waking it where it sleeps.
+func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any) (any, error) {
+	if err := s.knows(ctx, in, id); err != nil {
+		return nil, err
+	}
+	answer, err := s.names.Ask(ctx, groupName(in, id), msg)
+	return answer, s.explain(err)
+}
+
+// explain says what an engine's error means to a caller.
+func (s *System) explain(err error) error {
+	if errors.Is(err, engine.ErrStopped) || errors.Is(err, engine.ErrShutdown) {
+		return ErrClosed
+	}
+	return err
+}
+
+// knows checks, without waking anybody, that an installation has a group.
+func (s *System) knows(ctx context.Context, in InstallationID, id GroupID) error {
+	if _, live := s.names.Live(groupName(in, id)); live {
+		return nil
+	}
+	installation, err := s.installation(in)
+	if err != nil {
+		return err
+	}
+	row, err := s.rows(ctx, installation, id).Get(group.TableMeta, nil, nil)
+	if err != nil {
+		return err
+	}
+	if row == nil {
+		return ErrNoGroup
+	}
+	return nil
+}
+
+// CreateGroup makes a group of which the installation is the only member so
+// far. It is stored when CreateGroup returns, and the network knows nothing of
+// it until its first commit.
+func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.CreateConfig) (GroupID, error) {
+	installation, err := s.installation(in)
+	if err != nil {
+		return GroupID{}, err
+	}
+	replica, fx, err := group.Create(installation.env, c)
+	if err != nil {
+		return GroupID{}, err
+	}
+	id := GroupID(replica.ID())
+	var b persistence.Batch
+	if err := s.addRows(&b, installation.vault, id, fx.Save); err != nil {
+		return GroupID{}, err
+	}
+	if err := installation.vault.Apply(ctx, &b, persistence.Durable); err != nil {
+		return GroupID{}, fmt.Errorf("actors: store group: %w", err)
+	}
+	installation.mu.Lock()
+	live := installation.live > 0
+	installation.mu.Unlock()
+	if live {
+		return id, s.names.Tell(groupName(in, id), setLive{true})
+	}
+	return id, nil
+}
+
+// Wish hands a wish to a group and returns once it is durable. The wish comes
+// true, or fails, without the caller: see Await.
+func (s *System) Wish(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
+	return s.accepted(s.ask(ctx, in, id, wish{input: w}))
+}
+
+// Do is Wish and Await in one.
+func (s *System) Do(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
+	return s.accepted(s.ask(ctx, in, id, wish{input: w, outcome: true}))
+}
+
+// Await waits for the outcome of a wish that was accepted before.
+func (s *System) Await(ctx context.Context, in InstallationID, id GroupID, intent uint64) error {
+	_, err := s.ask(ctx, in, id, outcomeOf{intent})
+	return err
+}
+
+func (s *System) accepted(answer any, err error) (Accepted, error) {
+	a, _ := answer.(Accepted)
+	return a, err
+}
+
+// Sync reads a group's log to its end and waits until what was on its way out
+// has its outcome.
+func (s *System) Sync(ctx context.Context, in InstallationID, id GroupID) error {
+	_, err := s.ask(ctx, in, id, syncNow{})
+	return err
+}
+
+// SyncWelcomes reads an installation's welcomes to their end and joins.
+func (s *System) SyncWelcomes(ctx context.Context, in InstallationID) error {
+	_, err := s.names.Ask(ctx, installationName(in), syncWelcomes{})
+	return s.explain(err)
+}
+
+// Look calls read with a group's replica, on its actor's turn: it must be quick
+// and keep nothing that changes.
+func Look[T any](ctx context.Context, s *System, in InstallationID, id GroupID, read func(*group.Replica) T) (T, error) {
+	answer, err := s.ask(ctx, in, id, look{func(r *group.Replica) any { return read(r) }})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return answer.(T), nil
+}
+
+// Groups lists an installation's groups, from its store.
+func (s *System) Groups(ctx context.Context, in InstallationID) ([]GroupID, error) {
+	installation, err := s.installation(in)
+	if err != nil {
+		return nil, err
+	}
+	return groupsOf(ctx, installation.vault)
+}
+
+// Rows reads what an installation has stored of a group, without waking it and
+// without the network.
+func (s *System) Rows(ctx context.Context, in InstallationID, id GroupID) (group.RowReader, error) {
+	if err := s.knows(ctx, in, id); err != nil {
+		return nil, err
+	}
+	installation, err := s.installation(in)
+	if err != nil {
+		return nil, err
+	}
+	return s.rows(ctx, installation, id), nil
+}
+
+// Describe returns an open installation's description.
+func (s *System) Describe(in InstallationID) (Installation, error) {
+	installation, err := s.installation(in)
+	if err != nil {
+		return Installation{}, err
+	}
+	return installation.describe(), nil
+}
+
+// Inboxes looks identifiers up on the network.
+func (s *System) Inboxes(ctx context.Context, ids []identity.Identifier) (map[identity.Identifier]string, error) {
+	return s.cfg.Network.GetInboxIDs(ctx, ids)
+}
+
+// State returns an inbox's newest state as the network has it, nil where there
+// is no such inbox.
+func (s *System) State(ctx context.Context, inbox string) (*identity.State, error) {
+	if err := s.inboxes.refresh(ctx, []string{inbox}); err != nil {
+		return nil, err
+	}
+	state, _ := s.inboxes.latest(inbox)
+	return state, nil
+}
+
+// KnownState is State without the network.
+func (s *System) KnownState(inbox string) *identity.State {
+	state, _ := s.inboxes.latest(inbox)
+	return state
+}
+
+// States reads many inboxes at once, so that KnownState has them.
+func (s *System) States(ctx context.Context, inboxes []string) error {
+	return s.inboxes.refresh(ctx, inboxes)
+}
+
+// ProvidedKey is the database key that Config.Keys has for an installation, or
+// persistence.ErrNotFound.
+func (s *System) ProvidedKey(ctx context.Context, id InstallationID) (persistence.Key, error) {
+	if s.cfg.Keys == nil {
+		return persistence.Key{}, persistence.ErrNotFound
+	}
+	return s.cfg.Keys.DatabaseKey(ctx, id)
+}
+
+// GroupSize is the number of inboxes that a group may grow to.
+func (s *System) GroupSize() int { return s.cfg.Limits.Members }
+
+// Now is the host's clock.
+func (s *System) Now() time.Time { return s.cfg.Now() }
+
+// Streams counts an installation's open streams.
+func (s *System) Streams(in InstallationID) int {
+	s.streams.mu.RLock()
+	defer s.streams.mu.RUnlock()
+	return len(s.streams.of[in])
+}
+
+// AwaitMessage waits until an own message is Published or Failed.
+func (s *System) AwaitMessage(ctx context.Context, in InstallationID, id GroupID, message group.MessageID) (group.DeliveryStatus, error) {
+	for {
+		answer, err := s.ask(ctx, in, id, awaitMessage{message})
+		if errors.Is(err, engine.ErrRestarted) {
+			continue // what became of it is in the store
+		}
+		status, _ := answer.(group.DeliveryStatus)
+		return status, err
+	}
+}
+
+// Forget drops a group's rows from an installation's store: for one that nobody
+// else ever heard of.
+func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) error {
+	installation, err := s.installation(in)
+	if err != nil {
+		return err
+	}
+	name := groupName(in, id)
+	commits, messages := topicsOf(id)
+	s.feed.unfollow(name, commits, messages)
+	if ref, ok := s.names.Live(name); ok {
+		s.engine.Stop(ref)
+		if err := s.engine.Wait(ctx, ref); err != nil {
+			return err
+		}
+	}
+	var b persistence.Batch
+	for t := group.TableMeta; !t.Shared(); t++ {
+		err := installation.vault.Scan(ctx, recordType(t), id[:], nil, func(suffix, _ []byte) bool {
+			installation.vault.Delete(&b, recordType(t), bytes.Clone(suffix))
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return installation.vault.Apply(ctx, &b, persistence.Lazy)
+}

@@ -1,0 +1,205 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// carryOut does what a step asked for, in the order of the fields: Save before
+// Send before Emit.
+func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
+	if err := a.save(ctx.Context(), fx.Save, fx.Durable); err != nil {
+		return crash(fmt.Errorf("save: %w", err))
+	}
+	a.outbox.add(fx.Send)
+	if fx.Read > a.mark {
+		a.mark = fx.Read
+		a.read(ctx)
+	}
+	if len(fx.Resolve) > 0 {
+		a.resolve(ctx.Self(), fx.Resolve)
+	}
+	for _, f := range fx.Fetch {
+		a.fetch(ctx.Self(), f)
+	}
+	for _, e := range fx.Emit {
+		a.emit(e)
+	}
+	if len(fx.Emit) > 0 {
+		a.settle()
+	}
+	return nil
+}
+
+// crash makes an error one that drops the replica: it is ahead of its store, or
+// its store is not what it should be. It starts again from its rows.
+func crash(err error) error { return fmt.Errorf("%w: %w", engine.ErrCrash, err) }
+
+// save writes rows as one transaction. What was received can be fetched again,
+// so only what is about to be sent waits for the disk.
+func (a *groupActor) save(ctx context.Context, changes []group.Row, durable bool) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := a.sys.fault(PointSave); err != nil {
+		return err
+	}
+	var b persistence.Batch
+	if err := a.sys.addRows(&b, a.in.vault, a.id, changes); err != nil {
+		return err
+	}
+	d := persistence.Lazy
+	if durable {
+		d = persistence.Durable
+	}
+	return a.in.vault.Apply(ctx, &b, d)
+}
+
+// rows reads this replica's rows.
+func (a *groupActor) rows(ctx context.Context) group.RowReader { return a.sys.rows(ctx, a.in, a.id) }
+
+func (s *System) rows(ctx context.Context, in *installation, id GroupID) group.RowReader {
+	return rows{ctx, s.cfg.Store, s.space, in.vault, id}
+}
+
+// emit tells whoever listens: first who waits for an intent, then the streams.
+func (a *groupActor) emit(e group.Event) {
+	switch e := e.(type) {
+	case group.IntentDone:
+		for _, reply := range a.waiting[e.Intent] {
+			reply.Answer(Accepted{Intent: e.Intent, Unreachable: e.Unreachable}, e.Err)
+		}
+		delete(a.waiting, e.Intent)
+	case group.MessageChanged:
+		if e.Message.Status != group.StatusUnpublished {
+			for _, reply := range a.senders[e.Message.ID] {
+				reply.Answer(e.Message.Status, nil)
+			}
+			delete(a.senders, e.Message.ID)
+		}
+	case group.Stalled:
+		a.sys.log.Error("group stalled", groupAttr(a.id), installationAttr(a.in.id), keyReason, e.Reason)
+	case group.Rejected:
+		a.sys.log.Debug("envelope rejected", groupAttr(a.id), keyErr, e.Reason)
+	}
+	a.sys.count(e)
+	a.sys.streams.emit(a.in.id, a.id, e)
+}
+
+// resolve looks identity states up, beside the mailbox, until the network
+// answers; the replica waits for them.
+func (a *groupActor) resolve(self engine.Ref, need []group.IdentityAt) {
+	inboxes := inboxesOf(need)
+	a.sys.beside(func(ctx context.Context) {
+		if a.sys.persist(ctx, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+			_ = a.sys.engine.Tell(self, group.Input(group.Resolved{}))
+		}
+	})
+}
+
+func inboxesOf(need []group.IdentityAt) []string {
+	seen := make(map[string]bool, len(need))
+	var ids []string
+	for _, n := range need {
+		if !seen[n.Inbox] {
+			seen[n.Inbox] = true
+			ids = append(ids, n.Inbox)
+		}
+	}
+	return ids
+}
+
+// fetch gets the newest identities and key packages for a plan.
+func (a *groupActor) fetch(self engine.Ref, f group.Fetch) {
+	a.sys.beside(func(ctx context.Context) {
+		var answer group.Input
+		a.sys.persist(ctx, "key packages not fetched", func() error {
+			fetched, err := a.sys.fetchInboxes(ctx, f)
+			var refused *bus.ServiceError
+			if errors.As(err, &refused) {
+				answer, err = group.Refused{Intent: f.Intent, Reason: refused.Message}, nil
+			} else if err == nil {
+				answer = fetched
+			}
+			return err
+		})
+		if answer != nil {
+			_ = a.sys.engine.Tell(self, answer)
+		}
+	})
+}
+
+// fetchChunk is how many key packages one request asks for: they come to about
+// two kilobytes each.
+const fetchChunk = 250
+
+func (s *System) fetchInboxes(ctx context.Context, f group.Fetch) (group.Fetched, error) {
+	if err := s.inboxes.refresh(ctx, f.Inboxes); err != nil {
+		return group.Fetched{}, err
+	}
+	out := group.Fetched{Intent: f.Intent, Now: s.cfg.Now()}
+	var keys [][]byte
+	var owner []int // of keys, in out.Inboxes
+	for i, id := range f.Inboxes {
+		state, seq := s.inboxes.latest(id)
+		out.Inboxes = append(out.Inboxes, group.FetchedInbox{Inbox: id, Sequence: seq})
+		if state == nil {
+			continue
+		}
+		for _, m := range state.Installations() {
+			keys, owner = append(keys, m.ID.Bytes()), append(owner, i)
+		}
+	}
+	for from := 0; from < len(keys); from += fetchChunk {
+		chunk := keys[from:min(from+fetchChunk, len(keys))]
+		packages, err := s.cfg.Network.FetchKeyPackages(ctx, chunk)
+		if err != nil {
+			return group.Fetched{}, err
+		}
+		if len(packages) != len(chunk) {
+			return group.Fetched{}, fmt.Errorf("actors: asked for %d key packages, got %d", len(chunk), len(packages))
+		}
+		for i, p := range packages {
+			if len(p) > 0 {
+				in := &out.Inboxes[owner[from+i]]
+				in.KeyPackages = append(in.KeyPackages, p)
+			}
+		}
+	}
+	return out, nil
+}
+
+// Between tries of something that must come to be, waits double up to a bound.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = 5 * time.Second
+)
+
+// persist tries until it succeeds or the host closes, and reports which. What
+// it says goes to the log once, not at every try.
+func (s *System) persist(ctx context.Context, what string, try func() error) bool {
+	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if delay == retryFirst {
+			s.log.Warn(what, keyErr, err)
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

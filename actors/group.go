@@ -1,0 +1,389 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+)
+
+// A groupActor owns one replica: one installation's view of one group.
+type groupActor struct {
+	sys *System
+	in  *installation
+	id  GroupID
+
+	replica *group.Replica
+	outbox  *outbox
+	waiting map[uint64][]*engine.Reply          // by intent: who waits for its outcome
+	senders map[group.MessageID][]*engine.Reply // by own message: likewise
+	syncs   []pendingSync
+	live    bool // follows the log
+
+	// Reads of the log run beside the mailbox, one at a time. Each has a number.
+	begun, ended uint64
+	again        bool   // another is wanted once this one ends
+	mark         uint64 // the newest Effects.Read: what the next read answers
+}
+
+// What a group actor is asked, beside news and answers (which are
+// group.Inputs).
+type (
+	// wish is a wish of the owner. Its answer is Accepted, as soon as the wish
+	// is durable, or with Outcome once it came true.
+	wish struct {
+		input   group.Input
+		outcome bool
+	}
+	// outcomeOf waits for an intent that was accepted before.
+	outcomeOf struct{ intent uint64 }
+	// awaitMessage waits until an own message is Published or Failed.
+	awaitMessage struct{ message group.MessageID }
+	// syncNow catches up with the log and waits for what is on its way out.
+	syncNow struct{}
+	// look runs a function on the replica, which it must not keep.
+	look struct{ read func(*group.Replica) any }
+	// setLive makes the actor hear of news at once, or not any more.
+	setLive struct{ live bool }
+	// rejoin is a welcome to a group that is known here.
+	rejoin struct{ join group.JoinConfig }
+	// logRead says that a read of the log has come to its end.
+	logRead struct {
+		end  bus.ID
+		mark uint64 // of the Effects.Read that it answers
+		err  error
+	}
+)
+
+// Accepted says that a wish is durable.
+type Accepted struct {
+	Intent      uint64          // number of the intent
+	Message     group.MessageID // of Send and Retry
+	Unreachable []string        // of AddMembers with outcome: inboxes left out
+}
+
+// A pendingSync waits until the log was read and the intents it found waiting
+// have their outcome.
+type pendingSync struct {
+	reply   *engine.Reply
+	read    uint64   // the read that must have ended
+	intents []uint64 // those that must have their outcome
+}
+
+func newGroupActor(s *System, in *installation, id GroupID) *groupActor {
+	return &groupActor{sys: s, in: in, id: id, waiting: map[uint64][]*engine.Reply{}, senders: map[group.MessageID][]*engine.Reply{}}
+}
+
+// Start loads the replica from its rows: after a crash, a restart or a sleep.
+func (a *groupActor) Start(ctx *engine.Context) error {
+	replica, fx, err := group.Load(a.in.env, a.rows(ctx.Context()), group.LoadConfig{RolledBack: a.sys.cfg.RolledBack})
+	if err != nil {
+		return fmt.Errorf("load replica: %w", err)
+	}
+	a.replica = replica
+	a.outbox = newOutbox(a.sys, ctx.Self())
+	a.in.mu.Lock()
+	live := a.in.live > 0
+	a.in.mu.Unlock()
+	if err := a.carryOut(ctx, fx); err != nil {
+		return err
+	}
+	return a.setLive(ctx, live)
+}
+
+// Stop releases what Start took. It saves nothing: see Idle.
+func (a *groupActor) Stop() {
+	if a.outbox != nil {
+		a.outbox.close()
+	}
+}
+
+// Idle lets the actor be put to sleep once nothing waits, after saving the
+// ratchets that the store is behind with.
+func (a *groupActor) Idle() bool {
+	if a.reading() || len(a.syncs) > 0 || a.replica.Pending() || !a.outbox.empty() {
+		return false
+	}
+	return a.save(a.sys.ctx, a.replica.Passivate(), false) == nil
+}
+
+// Receive takes one message.
+func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
+	if err := a.sys.fault(PointGroup); err != nil {
+		return err
+	}
+	switch m := msg.(type) {
+	case groupNews:
+		return a.news(ctx, m.items)
+	case wish:
+		return a.wish(ctx, m)
+	case group.Input: // the answer to an effect
+		return a.answer(ctx, m)
+	case outcomeOf:
+		a.outcome(ctx, m.intent)
+		return nil
+	case awaitMessage:
+		return a.awaitMessage(ctx, m.message)
+	case syncNow:
+		a.sync(ctx)
+		return nil
+	case look:
+		ctx.Reply(m.read(a.replica))
+		return nil
+	case setLive:
+		return a.setLive(ctx, m.live)
+	case fallenBehind:
+		a.read(ctx)
+		return nil
+	case logRead:
+		return a.logRead(ctx, m)
+	case logRewound:
+		return a.step(ctx, group.Rewound{End: uint64(m.end)})
+	case rejoin:
+		return a.rejoin(ctx, m)
+	}
+	return fmt.Errorf("actors: group actor was told %T", msg)
+}
+
+// step is the one place where the replica moves.
+func (a *groupActor) step(ctx *engine.Context, in group.Input) error {
+	fx, err := a.replica.Step(in)
+	if err != nil {
+		return err
+	}
+	return a.carryOut(ctx, fx)
+}
+
+// answer takes the answer to an effect. What was published is settled when the
+// log delivers it, so an actor that does not hear of news at once reads it.
+func (a *groupActor) answer(ctx *engine.Context, in group.Input) error {
+	if err := a.step(ctx, in); err != nil {
+		return err
+	}
+	if _, published := in.(group.Published); published && !a.live {
+		a.read(ctx)
+	}
+	return nil
+}
+
+// news takes deliveries in one go: their rows are one transaction. An error is
+// not the envelope's fault, which is judged inside the replica.
+func (a *groupActor) news(ctx *engine.Context, items []group.Delivered) error {
+	span := a.sys.cfg.Telemetry.Receive(len(items))
+	defer span.End()
+	var all group.Effects
+	for i := range items {
+		fx, err := a.replica.Step(items[i])
+		if err != nil {
+			return crash(err)
+		}
+		all = merge(all, fx)
+	}
+	return a.carryOut(ctx, all)
+}
+
+// merge puts the effects of a later step behind those of an earlier one.
+func merge(a, b group.Effects) group.Effects {
+	a.Save = append(a.Save, b.Save...)
+	a.Durable = a.Durable || b.Durable
+	a.Send = append(a.Send, b.Send...)
+	a.Resolve = append(a.Resolve, b.Resolve...)
+	a.Fetch = append(a.Fetch, b.Fetch...)
+	a.Emit = append(a.Emit, b.Emit...)
+	a.Read = max(a.Read, b.Read)
+	return a
+}
+
+func (a *groupActor) wish(ctx *engine.Context, w wish) error {
+	fx, err := a.replica.Step(w.input)
+	if err != nil {
+		return err
+	}
+	accepted := Accepted{Intent: fx.Intent, Message: fx.Message}
+	// The asker is registered first: the outcome may be among these effects.
+	waits := w.outcome && fx.Intent != 0
+	if waits {
+		a.await(ctx, fx.Intent)
+	}
+	if err := a.carryOut(ctx, fx); err != nil {
+		return err
+	}
+	if !waits {
+		ctx.Reply(accepted)
+	}
+	return nil
+}
+
+// await answers once an intent has its outcome.
+func (a *groupActor) await(ctx *engine.Context, intent uint64) {
+	if reply := ctx.Later(); reply != nil {
+		a.waiting[intent] = append(a.waiting[intent], reply)
+	}
+}
+
+// outcome answers who waits for an intent that is not outstanding any more.
+func (a *groupActor) outcome(ctx *engine.Context, intent uint64) {
+	if slices.Contains(a.replica.Outstanding(), intent) {
+		a.await(ctx, intent)
+		return
+	}
+	ctx.Reply(Accepted{Intent: intent})
+}
+
+// awaitMessage answers once an own message is Published or Failed.
+func (a *groupActor) awaitMessage(ctx *engine.Context, id group.MessageID) error {
+	for _, d := range a.replica.Drafts() {
+		switch {
+		case d.ID != id:
+		case d.Status == group.StatusUnpublished:
+			a.senders[id] = append(a.senders[id], ctx.Later())
+			return nil
+		default:
+			ctx.Reply(d.Status)
+			return nil
+		}
+	}
+	// No draft any more: it was published, or was never here.
+	ctx.Reply(group.StatusPublished)
+	return nil
+}
+
+// sync answers once the log was read to its end and what was on its way out has
+// its outcome.
+func (a *groupActor) sync(ctx *engine.Context) {
+	a.read(ctx)
+	a.syncs = append(a.syncs, pendingSync{ctx.Later(), a.nextRead(), a.replica.Outstanding()})
+}
+
+// nextRead is the number of the first read that begins after now was said.
+func (a *groupActor) nextRead() uint64 {
+	if a.again {
+		return a.begun + 1
+	}
+	return a.begun
+}
+
+// settle answers the syncs that have what they waited for.
+func (a *groupActor) settle() {
+	if len(a.syncs) == 0 {
+		return
+	}
+	outstanding := a.replica.Outstanding()
+	a.syncs = slices.DeleteFunc(a.syncs, func(s pendingSync) bool {
+		if a.ended < s.read || slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
+			return false
+		}
+		s.reply.Answer(nil, nil)
+		return true
+	})
+}
+
+// setLive follows the log, or stops following it.
+func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
+	commits, messages := topicsOf(a.id)
+	if !live {
+		if a.live {
+			a.sys.feed.unfollow(ctx.Self().Name(), commits, messages)
+		}
+		a.live = false
+		return nil
+	}
+	cursor := bus.ID(a.replica.Cursor())
+	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), cursor, commits, messages)
+	if err != nil {
+		return crash(fmt.Errorf("follow group: %w", err))
+	}
+	a.live = true
+	if from > cursor {
+		a.read(ctx)
+	}
+	return nil
+}
+
+func (a *groupActor) reading() bool { return a.begun > a.ended }
+
+// read reads the log from the cursor to its end, beside the mailbox. The pages
+// come back as news, then logRead.
+func (a *groupActor) read(ctx *engine.Context) {
+	if a.reading() {
+		a.again = true
+		return
+	}
+	a.begun++
+	a.again = false
+	self, cursor, mark := ctx.Self(), bus.ID(a.replica.Cursor()), a.mark
+	a.sys.beside(func(c context.Context) { a.sys.readLog(c, self, a.id, cursor, mark) })
+}
+
+// readLog asks the actor to take one page after another, so that it never has
+// more than one waiting.
+func (s *System) readLog(ctx context.Context, to engine.Ref, id GroupID, after bus.ID, mark uint64) {
+	commits, _ := topicsOf(id)
+	end, err := s.cfg.Bus.End(ctx, commits)
+	for err == nil {
+		var items []group.Delivered
+		if items, err = s.reader.read(ctx, id, after); err != nil || len(items) == 0 {
+			break
+		}
+		if _, err = s.engine.Ask(ctx, to, groupNews{items}); err != nil {
+			break
+		}
+		after = bus.ID(items[len(items)-1].ID)
+		if len(items) < pageSize {
+			break
+		}
+	}
+	_ = s.engine.Tell(to, logRead{end, mark, err}) // a stopped actor needs no answer
+}
+
+// retryRead is how long an actor waits after a read that failed.
+const retryRead = time.Second
+
+func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
+	a.ended++
+	switch {
+	case errors.Is(m.err, bus.ErrLogRolledBack):
+		if err := a.step(ctx, group.Rewound{End: uint64(m.end)}); err != nil {
+			return err
+		}
+	case m.err != nil:
+		a.sys.log.Warn("group log not read", groupAttr(a.id), keyErr, m.err)
+		for _, s := range a.syncs {
+			s.reply.Answer(nil, m.err)
+		}
+		a.syncs = nil
+		ctx.After(retryRead, fallenBehind{})
+		return nil
+	}
+	commits, _ := topicsOf(a.id)
+	a.sys.feed.caughtUp(ctx.Self().Name(), commits)
+	if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {
+		return err
+	}
+	if a.again || a.mark > m.mark {
+		a.read(ctx)
+	}
+	a.settle()
+	return nil
+}
+
+// rejoin takes a welcome to a group that was known here: this installation was
+// removed and has been added again.
+func (a *groupActor) rejoin(ctx *engine.Context, m rejoin) error {
+	m.join.Previous = a.replica
+	replica, fx, err := group.Join(a.in.env, m.join)
+	if err != nil {
+		return err
+	}
+	a.replica, a.mark = replica, 0
+	if err := a.carryOut(ctx, fx); err != nil {
+		return err
+	}
+	ctx.Reply(nil)
+	return nil
+}

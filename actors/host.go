@@ -1,0 +1,162 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// A hostActor keeps the host itself going: it runs the reader of the bus, and
+// starts it again should it fail; and it wakes the installations whose keys the
+// host can get, a few at a time, so that a restart is no stampede.
+type hostActor struct {
+	sys  *System
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+const hostName = "host"
+
+type (
+	feedEnded struct{ err error }
+	wakeAll   struct{}
+)
+
+func (s *System) spawnHost() error {
+	_, err := s.engine.Spawn(hostName, func() engine.Behavior { return &hostActor{sys: s} }, engine.Options{})
+	return err
+}
+
+// Start runs the dispatcher beside the mailbox.
+func (a *hostActor) Start(ctx *engine.Context) error {
+	c, stop := context.WithCancel(a.sys.ctx)
+	a.stop, a.done = stop, make(chan struct{})
+	self, done := ctx.Self(), a.done
+	a.sys.beside(func(context.Context) {
+		defer close(done)
+		defer func() {
+			if v := recover(); v != nil {
+				_ = a.sys.engine.Tell(self, feedEnded{errors.New("reader of the bus panicked")})
+			}
+		}()
+		a.sys.feed.run(c)
+	})
+	return nil
+}
+
+func (a *hostActor) Stop() {
+	if a.stop != nil {
+		a.stop()
+		<-a.done
+	}
+}
+
+func (a *hostActor) Receive(ctx *engine.Context, msg any) error {
+	if err := a.sys.fault(PointHost); err != nil {
+		return err
+	}
+	switch m := msg.(type) {
+	case feedEnded:
+		return crash(m.err)
+	case wakeAll:
+		return a.wakeAll(ctx)
+	}
+	return fmt.Errorf("actors: host actor was told %T", msg)
+}
+
+// wakeAll opens every installation whose database key is at hand. One that does
+// not open is reported and left: the others go on.
+func (a *hostActor) wakeAll(ctx *engine.Context) error {
+	ids, err := persistence.Vaults(ctx.Context(), a.sys.cfg.Store)
+	if err != nil {
+		return crash(err)
+	}
+	reply := ctx.Later()
+	a.sys.beside(func(c context.Context) {
+		n := 0
+		for _, id := range ids {
+			key, err := a.sys.cfg.Keys.DatabaseKey(c, id)
+			if errors.Is(err, persistence.ErrNotFound) {
+				continue // opened by hand, or not at all
+			}
+			if err == nil {
+				_, err = a.sys.Wake(c, id, key)
+			}
+			if err != nil {
+				a.sys.log.Error("installation does not open", installationAttr(id), keyErr, err)
+				continue
+			}
+			n++
+		}
+		reply.Answer(n, nil)
+	})
+	return nil
+}
+
+// WakeAll opens every installation whose key Config.Keys has, and returns how
+// many are open.
+func (s *System) WakeAll(ctx context.Context) (int, error) {
+	if s.cfg.Keys == nil {
+		return 0, nil
+	}
+	ref, ok := s.engine.Lookup(hostName)
+	if !ok {
+		return 0, ErrClosed
+	}
+	n, err := s.engine.Ask(ctx, ref, wakeAll{})
+	if err != nil {
+		return 0, err
+	}
+	return n.(int), nil
+}
+
+// hooks turn what the engine sees into log lines and counts. Names of actors
+// hold ids, so only their kinds are shown.
+func (s *System) hooks() engine.Hooks {
+	t := s.cfg.Telemetry
+	return engine.Hooks{
+		Quarantine: func(k engine.Crash, msg any) {
+			t.Quarantined.Of(kindOf(k.Name)).Inc()
+			s.log.Error("message quarantined", keyActor, kindOf(k.Name).String(), "message", fmt.Sprintf("%T", msg), "in_a_row", k.InARow)
+			if k.Name != hostName {
+				// What the message said is in the log or in the store: the actor
+				// reads it again when it has started.
+				s.engineTellLater(k.Name)
+			}
+		},
+		OnCrash: func(k engine.Crash) {
+			s.log.Error("actor crashed", keyActor, kindOf(k.Name).String(), "phase", k.Phase.String(), keyErr, k.Err, "in_a_row", k.InARow, "stack", k.Stack)
+		},
+		OnRestart: func(name string) {
+			t.Restarts.Of(kindOf(name)).Inc()
+			s.restarts.Add(1)
+			s.log.Info("actor restarted", keyActor, kindOf(name).String())
+		},
+		OnStalled:   func(name string) { s.log.Error("actor stalled", keyActor, kindOf(name).String()) },
+		OnRecovered: func(name string) { s.log.Info("actor recovered", keyActor, kindOf(name).String()) },
+		OnDead: func(name string, msg any) {
+			t.Dead.Of(kindOf(name)).Inc()
+			s.log.Error("message undelivered", keyActor, kindOf(name).String(), "message", fmt.Sprintf("%T", msg))
+		},
+		OnError: func(name string, err error) {
+			s.log.Warn("actor reported", keyActor, kindOf(name).String(), keyErr, err)
+		},
+		OnPassivated: func(name string) { t.Passivations.Of(kindOf(name)).Inc() },
+	}
+}
+
+// engineTellLater lets an actor read the log again after it lost a message to a
+// crash. It comes through the engine's own timer, since hooks must not wait.
+func (s *System) engineTellLater(name string) {
+	if ref, ok := s.names.Live(name); ok {
+		s.engine.After(time.Millisecond, ref, fallenBehind{})
+	}
+}
+
+// Restarts is the number of times an actor of this host started again after a
+// crash.
+func (s *System) Restarts() uint64 { return s.restarts.Load() }

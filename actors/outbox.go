@@ -1,0 +1,180 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+)
+
+// An outbox publishes one replica's envelopes in order, beside its mailbox, and
+// brings the answers back as inputs. What it holds is durable in the store: when
+// its actor dies it is dropped, and the next one sends again.
+type outbox struct {
+	sys *System
+	to  engine.Ref
+
+	mu     sync.Mutex
+	queue  []group.Outbound
+	busy   bool
+	cancel context.CancelFunc
+	ctx    context.Context
+}
+
+func newOutbox(s *System, to engine.Ref) *outbox {
+	o := &outbox{sys: s, to: to}
+	o.ctx, o.cancel = context.WithCancel(s.ctx)
+	return o
+}
+
+func (o *outbox) add(out []group.Outbound) {
+	if len(out) == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue = append(o.queue, out...)
+	if !o.busy {
+		o.busy = true
+		o.sys.beside(func(context.Context) { o.run() })
+	}
+}
+
+func (o *outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.busy && len(o.queue) == 0
+}
+
+func (o *outbox) close() { o.cancel() }
+
+// run publishes until the queue is empty or the actor is gone.
+func (o *outbox) run() {
+	for {
+		o.mu.Lock()
+		if len(o.queue) == 0 || o.ctx.Err() != nil {
+			o.queue, o.busy = nil, false
+			o.mu.Unlock()
+			return
+		}
+		run := nextRun(o.queue)
+		o.queue = o.queue[len(run):]
+		o.mu.Unlock()
+		if answer := o.send(run); answer != nil {
+			_ = o.sys.engine.Tell(o.to, answer) // a stopped actor needs no answer
+		}
+	}
+}
+
+// nextRun is what can be published together: one message or commit, or all the
+// welcomes of one intent.
+func nextRun(queue []group.Outbound) []group.Outbound {
+	n := 1
+	for queue[0].Topic == group.TopicWelcomes && n < len(queue) && queue[n].Topic == group.TopicWelcomes && queue[n].Intent == queue[0].Intent {
+		n++
+	}
+	return queue[:n]
+}
+
+func (o *outbox) send(run []group.Outbound) group.Input {
+	if run[0].Topic == group.TopicWelcomes {
+		return o.sendWelcomes(run)
+	}
+	return o.sendOne(run[0])
+}
+
+// attemptTime is how long the same bytes are tried before the attempt counts as
+// unanswered: longer than a bus takes to choose a new leader.
+const attemptTime = 15 * time.Second
+
+// sendOne publishes a message or commit. Being cut off and a full bus are
+// waiting, not attempts.
+func (o *outbox) sendOne(out group.Outbound) group.Input {
+	topic, err := topicOf(out)
+	if err != nil {
+		return group.Refused{Intent: out.Intent, Reason: err.Error(), Final: true}
+	}
+	var opts []bus.PublishOption
+	if out.ExpectLast {
+		opts = append(opts, bus.ExpectLast(bus.ID(out.Last)))
+	}
+	var answer group.Input
+	o.sys.persist(o.ctx, "bus does not take messages", func() error {
+		ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
+		defer cancel()
+		began := time.Now()
+		ack, err := o.sys.cfg.Bus.Publish(ctx, topic, out.Payload, opts...)
+		switch {
+		case err == nil:
+			o.sys.cfg.Telemetry.PublishLatency.Observe(time.Since(began))
+			answer = group.Published{Intent: out.Intent, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
+		case errors.Is(err, bus.ErrConflict):
+			answer = group.Conflict{Intent: out.Intent}
+		case errors.Is(err, bus.ErrTooLarge):
+			answer = group.Refused{Intent: out.Intent, Reason: err.Error(), Final: true}
+		case errors.Is(err, bus.ErrRefused):
+			answer = group.Refused{Intent: out.Intent, Reason: err.Error()}
+		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable):
+			return err
+		default:
+			answer = group.Unknown{Intent: out.Intent}
+		}
+		return nil
+	})
+	if o.ctx.Err() != nil {
+		return nil
+	}
+	return answer
+}
+
+// welcomesAtOnce bounds the publishes that wait for the bus together.
+const welcomesAtOnce = 64
+
+// sendWelcomes publishes all welcomes of an intent, and does not give up. The
+// first goes alone: it may be what the others point to.
+func (o *outbox) sendWelcomes(run []group.Outbound) group.Input {
+	publish := func(out group.Outbound) bool {
+		return o.sys.persist(o.ctx, "welcome not published", func() error {
+			topic, err := topicOf(out)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
+			defer cancel()
+			_, err = o.sys.cfg.Bus.Publish(ctx, topic, out.Payload)
+			return err
+		})
+	}
+	if !publish(run[0]) {
+		return nil
+	}
+	var g errgroup.Group
+	g.SetLimit(welcomesAtOnce)
+	for _, out := range run[1:] {
+		g.Go(func() error { publish(out); return nil })
+	}
+	_ = g.Wait()
+	if o.ctx.Err() != nil {
+		return nil
+	}
+	return group.WelcomesSent{Intent: run[0].Intent}
+}
+
+func topicOf(out group.Outbound) (bus.Topic, error) {
+	switch out.Topic {
+	case group.TopicCommits:
+		return bus.CommitsOf(out.ID)
+	case group.TopicMessages:
+		return bus.MessagesOf(out.ID)
+	case group.TopicWelcomes:
+		return bus.WelcomesFor(out.ID)
+	}
+	return bus.Topic{}, fmt.Errorf("actors: outbound of topic %d", out.Topic)
+}

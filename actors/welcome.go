@@ -1,0 +1,404 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// An installationActor reads one installation's welcomes, in order, and joins.
+type installationActor struct {
+	sys *System
+	in  *installation
+
+	cursor bus.ID         // of the welcomes topic: everything up to here is done
+	queue  []bus.Envelope // read and not begun
+	busy   bool           // one is being prepared beside the mailbox
+	syncs  []*engine.Reply
+	live   bool
+
+	reading bool
+}
+
+// What an installation actor is asked, beside welcomeNews and setLive.
+type (
+	// syncWelcomes reads the topic to its end and answers when all is joined.
+	syncWelcomes struct{}
+	// welcomesRead is what a read of the topic found.
+	welcomesRead struct {
+		envelopes []bus.Envelope
+		err       error
+	}
+	// prepared is a welcome that was unwrapped, with the identities that it
+	// needs at hand; or the reason why there is nothing to join.
+	prepared struct {
+		id       bus.ID
+		join     *group.JoinConfig
+		resolved bool // the identities it needs were looked up: what is missing does not exist
+		err      error
+	}
+)
+
+func newInstallationActor(s *System, in *installation) *installationActor {
+	return &installationActor{sys: s, in: in}
+}
+
+func welcomeTopic(id InstallationID) bus.Topic {
+	t, _ := bus.WelcomesFor(id[:]) // 32 bytes: never an error
+	return t
+}
+
+// Start reads how far the welcomes were taken.
+func (a *installationActor) Start(ctx *engine.Context) error {
+	row, err := a.in.vault.Get(ctx.Context(), typeWelcomes, nil)
+	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+		return fmt.Errorf("load cursor of welcomes: %w", err)
+	}
+	a.cursor = bus.ID(decodeCursor(row))
+	a.in.mu.Lock()
+	live := a.in.live > 0
+	a.in.mu.Unlock()
+	return a.setLive(ctx, live)
+}
+
+func (a *installationActor) Stop() {}
+
+func (a *installationActor) Idle() bool {
+	return !a.busy && !a.reading && len(a.queue) == 0 && len(a.syncs) == 0
+}
+
+// Receive takes one message.
+func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
+	if err := a.sys.fault(PointInstallation); err != nil {
+		return err
+	}
+	switch m := msg.(type) {
+	case welcomeNews:
+		a.enqueue(ctx, m.envelopes)
+		return nil
+	case syncWelcomes:
+		a.syncs = append(a.syncs, ctx.Later())
+		a.read(ctx)
+		return nil
+	case welcomesRead:
+		return a.welcomesRead(ctx, m)
+	case prepared:
+		return a.join(ctx, m)
+	case setLive:
+		return a.setLive(ctx, m.live)
+	case fallenBehind, logRewound:
+		a.read(ctx)
+		return nil
+	}
+	return fmt.Errorf("actors: installation actor was told %T", msg)
+}
+
+func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
+	topic := welcomeTopic(a.in.id)
+	if live == a.live {
+		return nil
+	}
+	a.live = live
+	if !live {
+		a.sys.feed.unfollow(ctx.Self().Name(), topic)
+		return nil
+	}
+	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), a.cursor, topic)
+	if err != nil {
+		return crash(fmt.Errorf("follow welcomes: %w", err))
+	}
+	if from > a.cursor {
+		a.read(ctx)
+	}
+	return nil
+}
+
+// read reads the topic beside the mailbox, from what was read before.
+func (a *installationActor) read(ctx *engine.Context) {
+	if a.reading {
+		return
+	}
+	a.reading = true
+	after, self := a.cursor, ctx.Self()
+	if n := len(a.queue); n > 0 {
+		after = a.queue[n-1].ID
+	}
+	a.sys.beside(func(c context.Context) {
+		envelopes, err := a.sys.cfg.Bus.Read(c, after, pageSize, welcomeTopic(a.in.id))
+		_ = a.sys.engine.Tell(self, welcomesRead{envelopes, err})
+	})
+}
+
+func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) error {
+	a.reading = false
+	if m.err != nil {
+		a.sys.log.Warn("welcomes not read", installationAttr(a.in.id), keyErr, m.err)
+		for _, reply := range a.syncs {
+			reply.Answer(nil, m.err)
+		}
+		a.syncs = nil
+		ctx.After(retryRead, fallenBehind{})
+		return nil
+	}
+	a.enqueue(ctx, m.envelopes)
+	if len(m.envelopes) == pageSize {
+		a.read(ctx)
+	} else {
+		a.sys.feed.caughtUp(ctx.Self().Name(), welcomeTopic(a.in.id))
+	}
+	a.settle()
+	return nil
+}
+
+// enqueue takes welcomes that were not seen before.
+func (a *installationActor) enqueue(ctx *engine.Context, envelopes []bus.Envelope) {
+	for _, e := range envelopes {
+		last := a.cursor
+		if n := len(a.queue); n > 0 {
+			last = a.queue[n-1].ID
+		}
+		if e.ID > last {
+			a.queue = append(a.queue, e)
+		}
+	}
+	a.next(ctx)
+}
+
+// next prepares the first welcome of the queue, one at a time: they are joined
+// in the order of the log.
+func (a *installationActor) next(ctx *engine.Context) {
+	if a.busy || len(a.queue) == 0 {
+		return
+	}
+	a.busy = true
+	envelope, self := a.queue[0], ctx.Self()
+	a.sys.beside(func(c context.Context) {
+		join, err := a.sys.prepare(c, a.in, envelope)
+		if c.Err() == nil {
+			_ = a.sys.engine.Tell(self, prepared{id: envelope.ID, join: join, err: err})
+		}
+	})
+}
+
+// settle answers the syncs once everything read is joined.
+func (a *installationActor) settle() {
+	if a.busy || a.reading || len(a.queue) > 0 {
+		return
+	}
+	for _, reply := range a.syncs {
+		reply.Answer(nil, nil)
+	}
+	a.syncs = nil
+}
+
+// prepare unwraps a welcome. It waits for what is missing: the pointee of a
+// pointer, which was published before it, and identities.
+func (s *System) prepare(ctx context.Context, in *installation, e bus.Envelope) (*group.JoinConfig, error) {
+	envelope, err := group.ParseWelcome(e.Payload)
+	if err != nil {
+		return nil, err
+	}
+	row, err := in.vault.Get(ctx, typeKeyPackage, keyPackageSuffix(envelope.PublicKey))
+	if err != nil {
+		return nil, fmt.Errorf("key package of welcome: %w", err)
+	}
+	secrets, err := group.UnmarshalKeyPackageSecrets(row)
+	if err != nil {
+		return nil, err
+	}
+	welcome, err := s.unwrap(ctx, envelope, secrets)
+	if err != nil {
+		return nil, err
+	}
+	return &group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}, nil
+}
+
+func (s *System) unwrap(ctx context.Context, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
+	if !e.Pointer {
+		return group.OpenWelcome(e, secrets)
+	}
+	pointer, err := group.OpenPointer(e, secrets)
+	if err != nil {
+		return group.Welcome{}, err
+	}
+	var pointee *group.WelcomeEnvelope
+	var bad error
+	ok := s.persist(ctx, "pointee of welcome not read", func() error {
+		pointee, bad, err = s.pointees.get(ctx, pointer.Destination)
+		return err
+	})
+	if !ok {
+		return group.Welcome{}, ctx.Err()
+	}
+	if bad != nil {
+		return group.Welcome{}, bad
+	}
+	return pointer.Open(pointee)
+}
+
+// join joins a prepared welcome. A welcome that cannot be joined is read past:
+// its key is gone, or it breaks a rule, and neither will change.
+func (a *installationActor) join(ctx *engine.Context, m prepared) error {
+	if len(a.queue) == 0 || a.queue[0].ID != m.id {
+		return nil // of a life before a crash
+	}
+	err := m.err
+	if errors.Is(err, persistence.ErrClosed) || errors.Is(err, context.Canceled) {
+		return nil // the host closes
+	}
+	if err == nil {
+		err = a.enter(ctx, m)
+		if need := new(group.UnresolvedError); errors.As(err, &need) && !m.resolved {
+			a.resolve(ctx.Self(), m, need)
+			return nil
+		}
+		if errors.Is(err, engine.ErrCrash) {
+			return err
+		}
+	}
+	if err != nil {
+		a.sys.log.Warn("welcome rejected", installationAttr(a.in.id), keyErr, err)
+		a.sys.cfg.Telemetry.WelcomesRejected.Inc()
+		var b persistence.Batch
+		a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
+		if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+			return crash(err)
+		}
+	}
+	a.cursor, a.queue, a.busy = m.id, a.queue[1:], false
+	a.next(ctx)
+	a.settle()
+	return nil
+}
+
+// resolve gets the identities that a welcome is checked against, and tries it
+// again.
+func (a *installationActor) resolve(self engine.Ref, m prepared, need *group.UnresolvedError) {
+	inboxes := inboxesOf(need.Need)
+	a.sys.beside(func(ctx context.Context) {
+		if a.sys.persist(ctx, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+			m.resolved = true
+			_ = a.sys.engine.Tell(self, m)
+		}
+	})
+}
+
+// enter makes the replica, or lets the one there is join again. The replica's
+// rows and the cursor are one transaction, so a welcome is taken once.
+func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
+	replica, fx, err := group.Join(a.in.env, *m.join)
+	if err != nil {
+		return err
+	}
+	id := GroupID(replica.ID())
+	name := groupName(a.in.id, id)
+	known, err := a.sys.rows(ctx.Context(), a.in, id).Get(group.TableMeta, nil, nil)
+	if err != nil {
+		return crash(err)
+	}
+	if known != nil {
+		return a.reenter(ctx, name, m)
+	}
+	if err := a.sys.fault(PointSave); err != nil {
+		return crash(err)
+	}
+	var b persistence.Batch
+	if err := a.sys.addRows(&b, a.in.vault, id, fx.Save); err != nil {
+		return crash(err)
+	}
+	a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
+	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+		return crash(fmt.Errorf("save group: %w", err))
+	}
+	for _, e := range fx.Emit {
+		a.sys.count(e)
+		a.sys.streams.emit(a.in.id, id, e)
+	}
+	a.sys.streams.joined(a.in.id, id)
+	if a.live {
+		// The group's actor wakes, loads what was just saved, and follows.
+		return a.sys.names.Tell(name, setLive{true})
+	}
+	return nil
+}
+
+// reenter hands the welcome to the group's own actor and waits for it beside
+// the mailbox: only that actor may change the replica.
+func (a *installationActor) reenter(ctx *engine.Context, name string, m prepared) error {
+	if _, err := a.sys.names.Ask(ctx.Context(), name, rejoin{*m.join}); err != nil {
+		if errors.Is(err, engine.ErrRestarted) || errors.Is(err, engine.ErrStopped) {
+			return crash(err)
+		}
+		return err
+	}
+	var b persistence.Batch
+	a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
+	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+		return crash(err)
+	}
+	return nil
+}
+
+// pointees remembers the last pointees read: all members that one commit added
+// are sent to the same one, at the same time.
+type pointees struct {
+	bus bus.Bus
+
+	mu    sync.Mutex
+	kept  map[[32]byte]*pointee
+	order [][32]byte
+}
+
+type pointee struct {
+	mu       sync.Mutex
+	envelope *group.WelcomeEnvelope
+	bad      error
+}
+
+const maxPointees = 8
+
+var errNoPointee = errors.New("actors: pointee is not there yet")
+
+// get returns the first envelope at a destination; err says to try again, bad
+// that there is no use in it.
+func (p *pointees) get(ctx context.Context, destination []byte) (e *group.WelcomeEnvelope, bad, err error) {
+	topic, err := bus.WelcomesFor(destination)
+	if err != nil {
+		return nil, err, nil
+	}
+	key := [32]byte(destination)
+	p.mu.Lock()
+	k := p.kept[key]
+	if k == nil {
+		k = new(pointee)
+		p.kept[key] = k
+		p.order = append(p.order, key)
+		if len(p.order) > maxPointees {
+			delete(p.kept, p.order[0])
+			p.order = p.order[1:]
+		}
+	}
+	p.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.envelope != nil || k.bad != nil {
+		return k.envelope, k.bad, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTime)
+	defer cancel()
+	envelopes, err := p.bus.Read(ctx, 0, 1, topic)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(envelopes) == 0 {
+		return nil, nil, errNoPointee
+	}
+	k.envelope, k.bad = group.ParseWelcome(envelopes[0].Payload)
+	return k.envelope, k.bad, nil
+}

@@ -1,0 +1,283 @@
+// Package bustest is the contract of the bus as tests: every adapter runs them
+// against the real thing that it adapts.
+package bustest
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// Harness is an empty log under test.
+type Harness struct {
+	// Bus is a connection to the log. The test may close it; whoever made the
+	// harness cleans up in any case.
+	Bus bus.Bus
+	// Connect makes another connection to the same log, as a second host would.
+	Connect func(t *testing.T) bus.Bus
+	// Full makes a connection to another log, each shard of which has room for
+	// 100 to 2,000 envelopes of 1 KiB.
+	Full func(t *testing.T) bus.Bus
+	// Rewind drops everything above an ID from its shard, as the restore of an
+	// old backup does. Nil where the adapter cannot be made to.
+	Rewind func(t *testing.T, shard int, to bus.ID)
+}
+
+// Make returns a new harness whose logs have so many shards.
+type Make func(t *testing.T, shards int) Harness
+
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
+// Run runs every case on one shard and on eight.
+func Run(t *testing.T, open Make) {
+	for _, shards := range []int{1, 8} {
+		t.Run(fmt.Sprintf("shards=%d", shards), func(t *testing.T) { RunOn(t, shards, open) })
+	}
+}
+
+// RunOn runs every case on so many shards, and logs the cases that the
+// adapter's capabilities leave out.
+func RunOn(t *testing.T, shards int, open Make) {
+	var ran, left []string
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			e := newEnv(t, open(t, shards))
+			if got := e.bus.Info().Shards; got != shards {
+				t.Fatalf("Info().Shards = %d, want %d", got, shards)
+			}
+			if c.needs != nil && !c.needs(e) {
+				left = append(left, c.name)
+				return
+			}
+			ran = append(ran, c.name)
+			c.run(t, e)
+		})
+	}
+	t.Logf("%d cases ran: %s", len(ran), strings.Join(ran, ", "))
+	t.Logf("%d cases need a capability that is absent: %s", len(left), strings.Join(left, ", "))
+}
+
+type testCase struct {
+	name  string
+	run   func(t *testing.T, e *env)
+	needs func(e *env) bool
+}
+
+var cases = concat(publishCases, readCases, feedCases, serviceCases, lifeCases)
+
+func concat(parts ...[]testCase) (all []testCase) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func compareAndSet(e *env) bool   { return e.bus.Info().CompareAndSet }
+func noCompareAndSet(e *env) bool { return !e.bus.Info().CompareAndSet }
+func canRewind(e *env) bool       { return e.rewind != nil }
+
+// env is a harness with the steps that the cases are written in.
+type env struct {
+	bus     bus.Bus
+	ctx     context.Context
+	connect func(t *testing.T) bus.Bus
+	full    func(t *testing.T) bus.Bus
+	rewind  func(t *testing.T, shard int, to bus.ID)
+}
+
+func newEnv(t *testing.T, h Harness) *env {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return &env{bus: h.Bus, ctx: ctx, connect: h.Connect, full: h.Full, rewind: h.Rewind}
+}
+
+// group is the pair of topics of the n-th group.
+func group(t *testing.T, n int) (commits, messages bus.Topic) {
+	t.Helper()
+	id := sha256.Sum256(fmt.Appendf(nil, "group %d", n))
+	commits, err := bus.CommitsOf(id[:16])
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err = bus.MessagesOf(id[:16])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return commits, messages
+}
+
+// messages returns the message topic of the n-th group.
+func messages(t *testing.T, n int) bus.Topic {
+	_, m := group(t, n)
+	return m
+}
+
+// together returns n message topics of one shard.
+func (e *env) together(t *testing.T, n int) []bus.Topic {
+	shards := e.bus.Info().Shards
+	topics := []bus.Topic{messages(t, 0)}
+	for i := 1; len(topics) < n; i++ {
+		if m := messages(t, i); bus.ShardOf(m, shards) == bus.ShardOf(topics[0], shards) {
+			topics = append(topics, m)
+		}
+	}
+	return topics
+}
+
+func (e *env) publish(t *testing.T, topic bus.Topic, payload string) bus.ID {
+	t.Helper()
+	ack, err := e.bus.Publish(e.ctx, topic, []byte(payload))
+	if err != nil {
+		t.Fatalf("publish %q: %v", payload, err)
+	}
+	if ack.ID == 0 {
+		last, err := e.bus.Last(e.ctx, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return last[0]
+	}
+	return ack.ID
+}
+
+// fill publishes n numbered payloads from several publishers at once and
+// returns what was acknowledged, by ID.
+func (e *env) fill(t *testing.T, n int, prefix string, topics ...bus.Topic) map[bus.ID]string {
+	t.Helper()
+	const publishers = 16
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		sent = make(map[bus.ID]string, n)
+	)
+	for p := range publishers {
+		wg.Go(func() {
+			for i := p; i < n; i += publishers {
+				payload := fmt.Sprintf("%s%d", prefix, i)
+				ack, err := e.bus.Publish(e.ctx, topics[i%len(topics)], []byte(payload))
+				if err != nil {
+					t.Errorf("publish %q: %v", payload, err)
+					return
+				}
+				mu.Lock()
+				sent[ack.ID] = payload
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(sent) != n {
+		t.Errorf("%d distinct IDs for %d envelopes", len(sent), n)
+	}
+	return sent
+}
+
+func (e *env) read(t *testing.T, after bus.ID, limit int, topics ...bus.Topic) []bus.Envelope {
+	t.Helper()
+	got, err := e.bus.Read(e.ctx, after, limit, topics...)
+	if err != nil {
+		t.Fatalf("read after %d: %v", after, err)
+	}
+	return got
+}
+
+func (e *env) open(t *testing.T, b bus.Bus) bus.Feed {
+	t.Helper()
+	f, err := b.Open(e.ctx)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func (e *env) follow(t *testing.T, f bus.Feed, after bus.ID, topics ...bus.Topic) {
+	t.Helper()
+	if err := f.Follow(e.ctx, after, topics...); err != nil {
+		t.Errorf("follow after %d: %v", after, err)
+	}
+}
+
+func (e *env) next(t *testing.T, f bus.Feed) []bus.Envelope {
+	t.Helper()
+	batch, err := f.Next(e.ctx)
+	if err != nil {
+		t.Fatalf("next: %v", err)
+	}
+	if len(batch) == 0 || len(batch) > 512 {
+		t.Fatalf("next returned a batch of %d", len(batch))
+	}
+	return batch
+}
+
+// receive takes n envelopes from a feed and checks that no topic's IDs repeat
+// or fall.
+func (e *env) receive(t *testing.T, f bus.Feed, n int) []bus.Envelope {
+	t.Helper()
+	var got []bus.Envelope
+	newest := make(map[bus.Topic]bus.ID)
+	for len(got) < n {
+		for _, env := range e.next(t, f) {
+			if env.ID <= newest[env.Topic] {
+				t.Fatalf("%v: %d delivered after %d", env.Topic, env.ID, newest[env.Topic])
+			}
+			newest[env.Topic] = env.ID
+			got = append(got, env)
+		}
+	}
+	if len(got) > n {
+		t.Fatalf("%d envelopes delivered, want %d", len(got), n)
+	}
+	return got
+}
+
+// quiet checks that a feed has nothing to say: what is published to topic now
+// is the next thing it delivers.
+func (e *env) quiet(t *testing.T, f bus.Feed, topic bus.Topic) {
+	t.Helper()
+	id := e.publish(t, topic, fmt.Sprintf("quiet %d", time.Now().UnixNano()))
+	if got := e.next(t, f); len(got) != 1 || got[0].ID != id {
+		t.Fatalf("a quiet feed delivered %d envelopes, first %d, want only %d", len(got), got[0].ID, id)
+	}
+}
+
+func rising(t *testing.T, got []bus.Envelope) {
+	t.Helper()
+	for i := 1; i < len(got); i++ {
+		if got[i].ID <= got[i-1].ID {
+			t.Fatalf("ID %d after %d", got[i].ID, got[i-1].ID)
+		}
+	}
+}
+
+// same checks that exactly what was sent has arrived, each where it was sent.
+func same(t *testing.T, got []bus.Envelope, sent map[bus.ID]string) {
+	t.Helper()
+	if len(got) != len(sent) {
+		t.Fatalf("got %d envelopes, want %d", len(got), len(sent))
+	}
+	for _, env := range got {
+		want, ok := sent[env.ID]
+		if !ok {
+			t.Fatalf("got ID %d, which was never acknowledged", env.ID)
+		}
+		if string(env.Payload) != want {
+			t.Fatalf("ID %d holds %q, want %q", env.ID, env.Payload, want)
+		}
+	}
+}
+
+func payloads(got []bus.Envelope) string {
+	var all []string
+	for _, env := range got {
+		all = append(all, string(env.Payload))
+	}
+	return strings.Join(all, " ")
+}

@@ -1,0 +1,180 @@
+package jetstream
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// Config says where the log is. Exactly one of Dir and URL is needed, the rest
+// has defaults.
+type Config struct {
+	// Dir is the folder of an embedded server. It belongs to one process at a
+	// time, which a lock in it enforces.
+	Dir string
+	// URL is that of a NATS server or of several servers of a cluster,
+	// separated by commas, version 2.15.2 or later, with JetStream, a
+	// max_payload of 8 MiB and sync_interval: always.
+	URL string
+
+	// Deployment names the streams: upper-case letters, digits and '-'.
+	// CONCLAVE when empty. One server can hold several deployments.
+	Deployment string
+	// Shards is the number of streams, 1 to 64. It is fixed when a deployment
+	// is created: 1 when zero then; later zero means whatever it is, and
+	// another number is an error.
+	Shards int
+	// Replicas of each stream when a deployment is created; 1 when zero.
+	Replicas int
+	// MaxBytes is the limit of each stream, after which Publish returns
+	// bus.ErrFull. When zero, the disk is the limit for a new deployment, and
+	// an old one keeps what it has.
+	MaxBytes int64
+	// MaxPayload is the limit of one envelope in bytes; bus.MaxPayload when
+	// zero. A server that accepts less lowers it.
+	MaxPayload int
+
+	// SyncInterval is how long the embedded server may wait before it writes
+	// to disk what it has acknowledged. Zero means that it never acknowledges
+	// what is not on disk.
+	SyncInterval time.Duration
+	// Listen opens the embedded server to others: host:port. Off loopback it
+	// requires Credentials.User and Password, which they then present.
+	Listen string
+
+	// Credentials are presented to URL, or asked of others by Listen.
+	Credentials Credentials
+	// InboxPrefix is where answers to this host arrive: the one subject that it
+	// needs to subscribe to beside the services that it serves. When empty,
+	// <Deployment>.inbox.<Credentials.User or "host">.
+	InboxPrefix string
+
+	// RetryFor is how long a call repeats itself while the bus cannot be
+	// reached or elects a leader, unless its context ends before; 15 s when
+	// zero. It must stay below the 30 s in which a repeat is recognised.
+	RetryFor time.Duration
+
+	// Logger hears about connections, rollbacks and the embedded server;
+	// silent when nil.
+	Logger *slog.Logger
+}
+
+// Credentials prove to a server who the host is. An installation's MLS key
+// must never be among them: the server chooses the bytes that are signed.
+type Credentials struct {
+	User, Password string
+	NKeySeedFile   string      // file with an NKey seed
+	File           string      // .creds file with a JWT and a seed
+	TLS            *tls.Config // for URL: the client's; for Listen: the server's
+}
+
+// String hides the password, as do the other ways to print a Credentials.
+func (c Credentials) String() string       { return "[redacted]" }
+func (c Credentials) GoString() string     { return "[redacted]" }
+func (c Credentials) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// MarshalJSON implements json.Marshaler.
+func (c Credentials) MarshalJSON() ([]byte, error) { return []byte(`"[redacted]"`), nil }
+
+// ErrConfig: a Config that cannot be meant.
+var ErrConfig = errors.New("jetstream: invalid configuration")
+
+// dedupWindow is how long the streams recognise a repeat.
+const dedupWindow = 30 * time.Second
+
+// headroom is what headers and subject may add to a payload.
+const headroom = 4 << 10
+
+func (c Config) withDefaults() (Config, error) {
+	if (c.Dir == "") == (c.URL == "") {
+		return c, fmt.Errorf("%w: exactly one of Dir and URL is needed", ErrConfig)
+	}
+	if c.Deployment == "" {
+		c.Deployment = "CONCLAVE"
+	}
+	for _, r := range c.Deployment {
+		if (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' {
+			return c, fmt.Errorf("%w: Deployment %q: upper-case letters, digits and '-' only", ErrConfig, c.Deployment)
+		}
+	}
+	if c.Shards < 0 || c.Shards > bus.MaxShards {
+		return c, fmt.Errorf("%w: %d shards, at most %d", ErrConfig, c.Shards, bus.MaxShards)
+	}
+	if c.Replicas < 0 || c.Replicas > 5 || c.MaxBytes < 0 || c.MaxPayload < 0 || c.SyncInterval < 0 {
+		return c, fmt.Errorf("%w: Replicas, MaxBytes, MaxPayload or SyncInterval out of range", ErrConfig)
+	}
+	if c.Dir != "" && c.Replicas > 1 {
+		return c, fmt.Errorf("%w: an embedded server has one replica", ErrConfig)
+	}
+	if c.Dir == "" && (c.Listen != "" || c.SyncInterval != 0) {
+		return c, fmt.Errorf("%w: Listen and SyncInterval belong to an embedded server", ErrConfig)
+	}
+	c.Replicas = max(c.Replicas, 1)
+	if c.MaxPayload == 0 {
+		c.MaxPayload = bus.MaxPayload
+	}
+	if c.MaxPayload > bus.MaxRequest {
+		return c, fmt.Errorf("%w: MaxPayload %d, at most %d", ErrConfig, c.MaxPayload, bus.MaxRequest)
+	}
+	if c.InboxPrefix == "" {
+		c.InboxPrefix = c.Deployment + ".inbox." + cmp.Or(c.Credentials.User, "host")
+	}
+	if strings.ContainsAny(c.InboxPrefix, "*> \t\r\n\x00") || strings.HasSuffix(c.InboxPrefix, ".") {
+		return c, fmt.Errorf("%w: InboxPrefix %q is not a subject; set one where the user's name is none", ErrConfig, c.InboxPrefix)
+	}
+	if c.RetryFor == 0 {
+		c.RetryFor = 15 * time.Second
+	}
+	if c.RetryFor < 0 || c.RetryFor >= dedupWindow {
+		return c, fmt.Errorf("%w: RetryFor must be positive and below %v", ErrConfig, dedupWindow)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Listen != "" {
+		host, _, err := net.SplitHostPort(c.Listen)
+		if err != nil {
+			return c, fmt.Errorf("%w: Listen: %w", ErrConfig, err)
+		}
+		ip := net.ParseIP(host)
+		loopback := host == "localhost" || ip != nil && ip.IsLoopback()
+		if !loopback && (c.Credentials.User == "" || c.Credentials.Password == "") {
+			return c, fmt.Errorf("%w: Listen on %s is reachable from other machines: set Credentials.User and Password", ErrConfig, c.Listen)
+		}
+		if (c.Credentials.User == "") != (c.Credentials.Password == "") {
+			return c, fmt.Errorf("%w: Credentials need both User and Password", ErrConfig)
+		}
+	}
+	return c, nil
+}
+
+// dialOptions are the credentials as the client library wants them.
+func (c Credentials) dialOptions() ([]nats.Option, error) {
+	var opts []nats.Option
+	if c.User != "" {
+		opts = append(opts, nats.UserInfo(c.User, c.Password))
+	}
+	if c.NKeySeedFile != "" {
+		o, err := nats.NkeyOptionFromSeed(c.NKeySeedFile)
+		if err != nil {
+			return nil, fmt.Errorf("read NKey seed: %w", err)
+		}
+		opts = append(opts, o)
+	}
+	if c.File != "" {
+		opts = append(opts, nats.UserCredentials(c.File))
+	}
+	if c.TLS != nil {
+		opts = append(opts, nats.Secure(c.TLS))
+	}
+	return opts, nil
+}

@@ -1,0 +1,492 @@
+// Package jetstream is the bus on NATS JetStream: on a server embedded in this
+// process, or on a NATS server or cluster. It is the only package that imports
+// NATS.
+//
+// # Layout
+//
+// Shard n of a deployment is the stream <Deployment>_<n>, which binds the
+// subjects <Deployment>.<n>.>; a topic's subject is <Deployment>.<n>.<topic>,
+// such as CONCLAVE.0.g.00112233445566778899aabbccddeeff.c. Only bus.Topic makes
+// the last part, so that no id can be a wildcard. A service's subject is
+// <Deployment>.svc.<name>.
+//
+// A deployment's constants, its incarnation and its number of shards, stand in
+// the metadata of every stream. They are made once, with the first stream.
+//
+// # Permissions
+//
+// On a shared server a host needs to publish to <Deployment>.*.g.>,
+// <Deployment>.*.w.>, <Deployment>.svc.> and $JS.API.>, and to subscribe to its
+// inbox prefix. Only the node may publish to <Deployment>.*.i.> and
+// <Deployment>.*.k.>, and subscribe to <Deployment>.svc.>.
+package jetstream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// Bus is one connection of a host to a deployment.
+type Bus struct {
+	cfg    Config
+	log    *slog.Logger
+	server *embedded // nil for an external server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+
+	info atomic.Pointer[bus.Info]
+	// replicated says that followers answer reads too, and may lag.
+	replicated atomic.Bool
+	tails      []*tail
+	slots      chan struct{} // one for each publish under way
+	refusals   refusals
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // tails and handlers
+
+	mu       sync.Mutex
+	closed   bool
+	link     context.Context // ends when the connection is lost
+	unlink   context.CancelFunc
+	feeds    map[*feed]struct{}
+	services map[*service]struct{}
+}
+
+var _ bus.Bus = (*Bus)(nil)
+
+// maxPublishing bounds the publishes that are under way on one connection.
+const maxPublishing = 512
+
+// Open connects, starting the embedded server where Dir says so, and creates
+// the deployment if there is none.
+func Open(ctx context.Context, cfg Config) (*Bus, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var server *embedded
+	if cfg.Dir != "" {
+		if server, err = startServer(cfg); err != nil {
+			return nil, err
+		}
+	}
+	return connect(ctx, cfg, server)
+}
+
+// Connect opens another connection to the same deployment, as a second host
+// would have. The embedded server runs until the last of them is closed.
+func (b *Bus) Connect(ctx context.Context) (*Bus, error) {
+	if b.ctx.Err() != nil {
+		return nil, bus.ErrClosed
+	}
+	if b.server != nil {
+		b.server.hold()
+	}
+	return connect(ctx, b.cfg, b.server)
+}
+
+// connect takes over one hold of the server.
+func connect(ctx context.Context, cfg Config, server *embedded) (*Bus, error) {
+	b := &Bus{
+		cfg: cfg, log: cfg.Logger, server: server,
+		slots:    make(chan struct{}, maxPublishing),
+		feeds:    make(map[*feed]struct{}),
+		services: make(map[*service]struct{}),
+	}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.link, b.unlink = context.WithCancel(b.ctx)
+	b.info.Store(&bus.Info{})
+	if err := b.dial(); err != nil {
+		b.Close()
+		return nil, err
+	}
+	if err := b.adopt(ctx); err != nil {
+		b.Close()
+		return nil, err
+	}
+	for n := range b.Info().Shards {
+		b.tails = append(b.tails, newTail(b, n))
+	}
+	return b, nil
+}
+
+func (b *Bus) dial() error {
+	opts := []nats.Option{
+		nats.Name("conclave " + b.cfg.Deployment),
+		nats.CustomInboxPrefix(b.cfg.InboxPrefix),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.ReconnectBufSize(-1), // our own retry holds the bytes
+		nats.PingInterval(5 * time.Second),
+		nats.DisconnectErrHandler(b.disconnected),
+		nats.ReconnectHandler(b.reconnected),
+		nats.ErrorHandler(b.asyncError),
+	}
+	if b.server != nil {
+		opts = append(opts, b.server.dialOptions()...)
+	} else {
+		more, err := b.cfg.Credentials.dialOptions()
+		if err != nil {
+			return fmt.Errorf("jetstream: %w", err)
+		}
+		opts = append(opts, more...)
+	}
+	nc, err := nats.Connect(b.cfg.URL, opts...)
+	switch {
+	case errors.Is(err, nats.ErrAuthorization):
+		return fmt.Errorf("%w: connect: %w", bus.ErrRefused, err)
+	case err != nil:
+		return fmt.Errorf("%w: connect: %w", bus.ErrUnavailable, err)
+	}
+	b.nc = nc
+	b.js, err = jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	return nil
+}
+
+func (b *Bus) disconnected(_ *nats.Conn, err error) {
+	if b.ctx.Err() != nil {
+		return
+	}
+	b.log.Warn("bus connection lost", "error", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unlink()
+	b.link, b.unlink = context.WithCancel(b.ctx)
+}
+
+func (b *Bus) reconnected(nc *nats.Conn) {
+	b.log.Info("bus connection restored", "url", nc.ConnectedUrlRedacted())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	b.running.Go(func() {
+		if err := b.adopt(b.ctx); err != nil && b.ctx.Err() == nil {
+			b.log.Error("bus deployment not found again", "error", err)
+		}
+	})
+}
+
+func (b *Bus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, nats.ErrPermissionViolation) && b.refusals.tell(err) {
+		return
+	}
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	b.log.Warn("bus error", "error", err, "subject", subject)
+}
+
+// Metadata keys of every stream.
+const (
+	metaIncarnation = "conclave.incarnation"
+	metaShards      = "conclave.shards"
+	metaFormat      = "conclave.format"
+	format          = "1"
+)
+
+func (b *Bus) stream(shard int) string { return b.cfg.Deployment + "_" + strconv.Itoa(shard) }
+func (b *Bus) prefix(shard int) string { return b.cfg.Deployment + "." + strconv.Itoa(shard) + "." }
+
+func (b *Bus) subject(shard int, t bus.Topic) string { return b.prefix(shard) + t.String() }
+
+// adopt learns the deployment's constants, and creates the streams that are
+// missing. It runs on opening and after each reconnect, when nothing is created:
+// what was there and is not any more must not look like a log that is empty.
+func (b *Bus) adopt(ctx context.Context) error {
+	return b.retry(ctx, "open deployment", func(ctx context.Context) error {
+		first, err := b.anyStream(ctx)
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			if b.Info().Incarnation != "" {
+				return fmt.Errorf("%w: the streams are gone", bus.ErrLogRolledBack)
+			}
+			if first, err = b.create(ctx, 0, rand.Text(), max(b.cfg.Shards, 1)); err != nil {
+				return err
+			}
+		}
+		info, err := b.readConstants(first)
+		if err != nil {
+			return err
+		}
+		b.replicated.Store(first.Config.Replicas > 1)
+		for n := range info.Shards {
+			if err := b.adoptShard(ctx, n, info); err != nil {
+				return err
+			}
+		}
+		b.info.Store(&info)
+		return nil
+	})
+}
+
+// anyStream returns the deployment's first stream, which is not shard 0 where
+// that one was lost; nil where there is none.
+func (b *Bus) anyStream(ctx context.Context) (*jetstream.StreamInfo, error) {
+	for n := range bus.MaxShards {
+		info, err := b.streamInfo(ctx, n)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		return info, err
+	}
+	return nil, nil
+}
+
+func (b *Bus) streamInfo(ctx context.Context, shard int) (*jetstream.StreamInfo, error) {
+	s, err := b.js.Stream(ctx, b.stream(shard))
+	if err != nil {
+		return nil, err
+	}
+	return s.CachedInfo(), nil
+}
+
+func (b *Bus) readConstants(s *jetstream.StreamInfo) (bus.Info, error) {
+	meta := s.Config.Metadata
+	shards, err := strconv.Atoi(meta[metaShards])
+	if err != nil || shards < 1 || shards > bus.MaxShards || meta[metaIncarnation] == "" || meta[metaFormat] != format {
+		return bus.Info{}, fmt.Errorf("%w: stream %s was not made by this version of the bus", bus.ErrRefused, s.Config.Name)
+	}
+	if b.cfg.Shards != 0 && b.cfg.Shards != shards {
+		return bus.Info{}, fmt.Errorf("%w: Shards is %d, the deployment was created with %d", ErrConfig, b.cfg.Shards, shards)
+	}
+	if known := b.Info(); known.Shards != 0 && known.Shards != shards {
+		return bus.Info{}, fmt.Errorf("%w: the deployment has %d shards now, and had %d", bus.ErrLogRolledBack, shards, known.Shards)
+	}
+	return bus.Info{
+		Incarnation:   meta[metaIncarnation],
+		Shards:        shards,
+		MaxPayload:    min(b.cfg.MaxPayload, int(b.nc.MaxPayload())-headroom),
+		CompareAndSet: true,
+	}, nil
+}
+
+func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info) error {
+	s, err := b.streamInfo(ctx, n)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && b.Info().Incarnation == "" {
+		s, err = b.create(ctx, n, want.Incarnation, want.Shards)
+	}
+	if err != nil {
+		return err
+	}
+	if got := s.Config.Metadata[metaIncarnation]; got != want.Incarnation {
+		return fmt.Errorf("%w: stream %s is of incarnation %q, not %q", bus.ErrLogRolledBack, s.Config.Name, got, want.Incarnation)
+	}
+	c := s.Config
+	if c.Discard != jetstream.DiscardNew || !c.AllowDirect || c.Retention != jetstream.LimitsPolicy ||
+		len(c.Subjects) != 1 || c.Subjects[0] != b.prefix(n)+">" || c.AllowRollup {
+		return fmt.Errorf("%w: stream %s is configured so that it could lose or hide envelopes", bus.ErrRefused, c.Name)
+	}
+	if b.cfg.MaxBytes != 0 && c.MaxBytes != b.cfg.MaxBytes {
+		c.MaxBytes = b.cfg.MaxBytes
+		if _, err := b.js.UpdateStream(ctx, c); err != nil {
+			return fmt.Errorf("set limit of stream %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// create makes a stream, or finds the one that another host has made just now.
+func (b *Bus) create(ctx context.Context, n int, incarnation string, shards int) (*jetstream.StreamInfo, error) {
+	b.log.Info("bus stream created", "stream", b.stream(n), "shards", shards)
+	maxBytes := int64(-1)
+	if b.cfg.MaxBytes > 0 {
+		maxBytes = b.cfg.MaxBytes
+	}
+	s, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name:        b.stream(n),
+		Subjects:    []string{b.prefix(n) + ">"},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Replicas:    b.cfg.Replicas,
+		Discard:     jetstream.DiscardNew, // the default makes room by forgetting
+		MaxBytes:    maxBytes,
+		MaxMsgs:     -1,
+		Duplicates:  dedupWindow,
+		DenyDelete:  true,
+		DenyPurge:   true,
+		AllowDirect: true,
+		AllowMsgTTL: true,
+		Metadata: map[string]string{
+			metaIncarnation: incarnation,
+			metaShards:      strconv.Itoa(shards),
+			metaFormat:      format,
+		},
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return b.streamInfo(ctx, n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create stream %s: %w", b.stream(n), err)
+	}
+	return s.CachedInfo(), nil
+}
+
+// Info implements bus.Bus.
+func (b *Bus) Info() bus.Info { return *b.info.Load() }
+
+// ClientURL is where others reach the embedded server; empty where it does not
+// listen.
+func (b *Bus) ClientURL() string {
+	if b.server == nil || b.cfg.Listen == "" {
+		return ""
+	}
+	return b.server.srv.ClientURL()
+}
+
+// Close implements bus.Bus.
+func (b *Bus) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	feeds, services := b.feeds, b.services
+	b.feeds, b.services = nil, nil
+	b.mu.Unlock()
+
+	b.cancel()
+	for f := range feeds {
+		f.Close()
+	}
+	for s := range services {
+		s.stop()
+	}
+	b.running.Wait()
+	if b.nc != nil {
+		b.nc.Close()
+	}
+	if b.server != nil {
+		b.server.release()
+	}
+	return nil
+}
+
+func (b *Bus) ready(ctx context.Context) error {
+	if b.ctx.Err() != nil {
+		return bus.ErrClosed
+	}
+	return ctx.Err()
+}
+
+const attemptTimeout = 5 * time.Second
+
+// attempt bounds one try: by ctx, by its own time, by the connection's loss
+// and by Close.
+func (b *Bus) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
+	b.mu.Lock()
+	link := b.link
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	stop := context.AfterFunc(link, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// retry repeats do until it succeeds, refuses for good, or RetryFor is over.
+func (b *Bus) retry(ctx context.Context, what string, do func(ctx context.Context) error) error {
+	deadline := time.Now().Add(b.cfg.RetryFor)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		if err := b.ready(ctx); err != nil {
+			return err
+		}
+		attempt, cancel := b.attempt(ctx)
+		err := do(attempt)
+		cancel()
+		if err == nil || final(err) {
+			return err
+		}
+		if err := b.ready(ctx); err != nil {
+			return err
+		}
+		if time.Now().Add(wait).After(deadline) {
+			return fmt.Errorf("%w: %s: %w", bus.ErrUnavailable, what, err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-b.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// final says whether another try could not change the answer.
+func final(err error) bool {
+	for _, target := range []error{
+		bus.ErrConflict, bus.ErrFull, bus.ErrTooLarge, bus.ErrRefused, bus.ErrLogRolledBack, bus.ErrClosed, ErrConfig,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusals finds the publish that a permissions violation is about: the server
+// answers it on the connection, not on the request.
+type refusals struct {
+	mu      sync.Mutex
+	waiting map[string]map[*context.CancelCauseFunc]struct{} // by subject
+}
+
+// watch returns a context that ends with bus.ErrRefused as its cause when the
+// server forbids the subject.
+func (r *refusals) watch(ctx context.Context, subject string) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == nil {
+		r.waiting = make(map[string]map[*context.CancelCauseFunc]struct{})
+	}
+	if r.waiting[subject] == nil {
+		r.waiting[subject] = make(map[*context.CancelCauseFunc]struct{})
+	}
+	r.waiting[subject][&cancel] = struct{}{}
+	return ctx, func() {
+		cancel(nil)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.waiting[subject], &cancel)
+		if len(r.waiting[subject]) == 0 {
+			delete(r.waiting, subject)
+		}
+	}
+}
+
+func (r *refusals) tell(err error) bool {
+	_, quoted, ok := strings.Cut(err.Error(), `Publish to "`)
+	if !ok {
+		return false
+	}
+	subject, _, _ := strings.Cut(quoted, `"`)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for cancel := range r.waiting[subject] {
+		(*cancel)(fmt.Errorf("%w: not permitted", bus.ErrRefused))
+	}
+	return len(r.waiting[subject]) > 0
+}

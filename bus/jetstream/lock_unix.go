@@ -1,0 +1,22 @@
+//go:build unix
+
+package jetstream
+
+import (
+	"os"
+	"syscall"
+)
+
+// lockFile takes a lock that the kernel lets go of when the process dies: the
+// server itself has none, and two of them in one folder destroy it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,160 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// Headers of requests and answers.
+const (
+	headerTimeout = "Conclave-Timeout" // of a request: what its asker has left
+	headerError   = "Conclave-Error"   // of an answer: the code of an error, whose message is the body
+)
+
+// maxHandlers is how many handlers of one service run at once; more requests
+// wait, up to the limits below, beyond which they are dropped and time out.
+const (
+	maxHandlers     = 256
+	maxWaiting      = 1 << 16
+	maxWaitingBytes = 256 << 20
+)
+
+type service struct {
+	bus     *Bus
+	handle  bus.Handler
+	sub     *nats.Subscription
+	slots   chan struct{}
+	running sync.WaitGroup
+	ended   chan struct{} // the subscription has delivered its last
+	once    sync.Once
+}
+
+func (b *Bus) serviceSubject(name string) string { return b.cfg.Deployment + ".svc." + name }
+
+// Serve implements bus.Bus. Servers of one name share the requests.
+func (b *Bus) Serve(name string, handle bus.Handler) (stop func(), err error) {
+	if err := bus.CheckService(name); err != nil {
+		return nil, err
+	}
+	s := &service{bus: b, handle: handle, slots: make(chan struct{}, maxHandlers), ended: make(chan struct{})}
+	if err := s.subscribe(b.serviceSubject(name)); err != nil {
+		return nil, err
+	}
+	// The server must know of it before anybody is told; while the connection
+	// is lost it cannot, and will be told with the reconnect.
+	if err := b.nc.FlushTimeout(attemptTimeout); err != nil {
+		b.log.Warn("service not announced yet", "service", name, "error", err)
+	}
+	return func() {
+		b.mu.Lock()
+		delete(b.services, s)
+		b.mu.Unlock()
+		s.stop()
+	}, nil
+}
+
+func (s *service) subscribe(subject string) (err error) {
+	b := s.bus
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return bus.ErrClosed
+	}
+	s.sub, err = b.nc.QueueSubscribe(subject, "servers", s.receive)
+	if err != nil {
+		return fmt.Errorf("%w: serve %s: %w", bus.ErrUnavailable, subject, err)
+	}
+	s.sub.SetClosedHandler(func(string) { close(s.ended) })
+	if err := s.sub.SetPendingLimits(maxWaiting, maxWaitingBytes); err != nil {
+		return fmt.Errorf("%w: serve %s: %w", bus.ErrUnavailable, subject, err)
+	}
+	b.services[s] = struct{}{}
+	return nil
+}
+
+func (s *service) stop() {
+	s.once.Do(func() {
+		if err := s.sub.Drain(); err != nil {
+			s.bus.log.Debug("service not drained", "error", err)
+			return
+		}
+		<-s.ended
+	})
+	s.running.Wait()
+}
+
+func (s *service) receive(m *nats.Msg) {
+	s.slots <- struct{}{}
+	s.running.Go(func() {
+		defer func() { <-s.slots }()
+		ctx := s.bus.ctx
+		if left, err := time.ParseDuration(m.Header.Get(headerTimeout)); err == nil {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, left)
+			defer cancel()
+		}
+		answer := &nats.Msg{Subject: m.Reply}
+		data, failed := bus.Answer(ctx, s.bus.log, s.handle, m.Data)
+		answer.Data = data
+		if failed != nil {
+			answer.Header = nats.Header{headerError: {failed.Code}}
+			answer.Data = []byte(failed.Message)
+		}
+		if err := s.bus.nc.PublishMsg(answer); err != nil {
+			s.bus.log.Warn("answer not sent", "error", err)
+		}
+	})
+}
+
+// Request implements bus.Bus. It is sent once: what the handler does twice when
+// asked twice is not known here.
+func (b *Bus) Request(ctx context.Context, name string, payload []byte) ([]byte, error) {
+	if err := bus.CheckService(name); err != nil {
+		return nil, err
+	}
+	if most := min(bus.MaxRequest, int(b.nc.MaxPayload())-headroom); len(payload) > most {
+		return nil, fmt.Errorf("%w: request of %d bytes, at most %d", bus.ErrTooLarge, len(payload), most)
+	}
+	if err := b.ready(ctx); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	link := b.link
+	b.mu.Unlock()
+	subject := b.serviceSubject(name)
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(link, cancel)()
+	watched, done := b.refusals.watch(waiting, subject)
+	defer done()
+
+	m := nats.NewMsg(subject)
+	m.Data = payload
+	if at, ok := ctx.Deadline(); ok {
+		m.Header.Set(headerTimeout, time.Until(at).String())
+	}
+	answer, err := b.nc.RequestMsgWithContext(watched, m)
+	if err == nil {
+		if code := answer.Header.Get(headerError); code != "" {
+			return nil, &bus.ServiceError{Code: code, Message: string(answer.Data)}
+		}
+		return answer.Data, nil
+	}
+	if cause := context.Cause(watched); errors.Is(cause, bus.ErrRefused) {
+		return nil, cause
+	}
+	if err := b.ready(ctx); err != nil {
+		return nil, err
+	}
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, fmt.Errorf("%w: %s", bus.ErrNoService, name)
+	}
+	return nil, fmt.Errorf("%w: request %s: %w", bus.ErrUnavailable, name, err)
+}

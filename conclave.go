@@ -1,0 +1,178 @@
+package conclave
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/conclave-chat/conclave/actors"
+	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/content"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/node"
+	"github.com/conclave-chat/conclave/persistence"
+	"github.com/conclave-chat/conclave/persistence/badger"
+)
+
+// A Host runs installations: thousands of them in one process, over one bus and
+// one store. It is safe for concurrent use.
+type Host struct {
+	system *actors.System
+	codecs *content.Registry
+	closes []func(context.Context) error // in the order of opening
+	once   sync.Once
+	closed error
+}
+
+// Open starts a host. With a zero Config but for Dir it is the embedded default:
+// a NATS server in this process that listens on no port, and a Badger store,
+// both under Dir; everything that was acknowledged survives a power cut.
+//
+// The errors of a store that does not open are ErrLocked, ErrDamaged,
+// ErrRolledBack, ErrFormatTooNew and ErrWrongKey; each leaves it unchanged.
+func Open(ctx context.Context, c Config) (_ *Host, err error) {
+	if c, err = c.validate(); err != nil {
+		return nil, err
+	}
+	h := &Host{codecs: content.NewRegistry(c.Codecs...)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if c.Store == nil {
+		store, err := badger.Open(ctx, badger.Config{Dir: filepath.Join(c.Dir, "store"), AllowRolledBack: c.AllowRolledBack, Logger: c.Logger})
+		if err != nil {
+			return nil, fmt.Errorf("conclave: open store: %w", err)
+		}
+		h.onClose(func(context.Context) error { return store.Close() })
+		c.Store = store
+	}
+	embedded := c.Bus == nil && c.NATS == ""
+	if c.Bus == nil {
+		config := jetstream.Config{URL: c.NATS, Logger: c.Logger}
+		if embedded {
+			config.Dir = filepath.Join(c.Dir, "bus")
+		}
+		b, err := jetstream.Open(ctx, config)
+		if err != nil {
+			return nil, fmt.Errorf("conclave: open bus: %w", err)
+		}
+		h.onClose(func(context.Context) error { return b.Close() })
+		c.Bus = b
+	}
+	verifier := ethereum.Verifier{}
+	if embedded || c.ServeNode {
+		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger})
+		if err != nil {
+			return nil, fmt.Errorf("conclave: serve node: %w", err)
+		}
+		h.onClose(func(context.Context) error { n.Close(); return nil })
+	}
+	h.system, err = actors.Open(ctx, actors.Config{
+		Bus:       c.Bus,
+		Store:     c.Store,
+		Network:   node.NewClient(c.Bus),
+		Verifier:  verifier,
+		Keys:      c.Keys,
+		Logger:    c.Logger,
+		Telemetry: c.Telemetry,
+		Limits:    c.groupLimits(),
+		Sharing:   c.Sharing.level(),
+		IdleAfter: c.IdleAfter,
+		Now:       c.Now,
+		Fault:     c.Fault,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("conclave: open host: %w", err)
+	}
+	h.onClose(h.system.Close)
+	if _, err := h.system.WakeAll(ctx); err != nil {
+		return nil, fmt.Errorf("conclave: wake installations: %w", err)
+	}
+	return h, nil
+}
+
+func (h *Host) onClose(f func(context.Context) error) { h.closes = append(h.closes, f) }
+
+// Close drains the host: what was accepted is handled and made durable, nothing
+// new is taken. ctx bounds the wait. Idempotent.
+func (h *Host) Close(ctx context.Context) error {
+	h.once.Do(func() {
+		for i := len(h.closes) - 1; i >= 0; i-- {
+			h.closed = errors.Join(h.closed, h.closes[i](ctx))
+		}
+	})
+	return h.closed
+}
+
+// Restarts is how often a part of the host has started again after a failure of
+// its own. Each is in the log with its reason.
+func (h *Host) Restarts() uint64 { return h.system.Restarts() }
+
+// A Signer is a wallet: it has an address and signs a text as personal_sign
+// does. SignerFunc makes one of any function; package identity/ethereum has one
+// over a private key.
+type Signer = identity.Signer
+
+// SignerFunc makes a Signer of an address and a function that signs.
+func SignerFunc(address string, sign func(text string) ([]byte, error)) Signer {
+	return identity.SignerFunc(address, sign)
+}
+
+// A Key is an installation's 32-byte database key. It prints as [redacted].
+type Key = persistence.Key
+
+// A KeyProvider gives a host the database keys of its installations, so that
+// they wake with the host.
+type KeyProvider = persistence.KeyProvider
+
+// An InstallationID is an installation's public key.
+type InstallationID = actors.InstallationID
+
+// CanMessage tells which addresses can be in a group: those with an inbox that
+// has an installation. The result has the caller's spelling. An address that is
+// none, or whose checksum is wrong, is an error that wraps ErrBadAddress.
+func (h *Host) CanMessage(ctx context.Context, addresses ...string) (map[string]bool, error) {
+	found, err := h.lookUp(ctx, addresses)
+	if err != nil {
+		return nil, err
+	}
+	can := make(map[string]bool, len(addresses))
+	for i, a := range addresses {
+		state := h.system.KnownState(found[i])
+		can[a] = state != nil && len(state.Installations()) > 0
+	}
+	return can, nil
+}
+
+// lookUp returns the inbox of each address, "" where there is none, and reads
+// their identity logs.
+func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error) {
+	ids := make([]identity.Identifier, len(addresses))
+	for i, a := range addresses {
+		var err error
+		if ids[i], err = identity.ParseAddress(a); err != nil {
+			return nil, err
+		}
+	}
+	found, err := h.system.Inboxes(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("conclave: look up addresses: %w", err)
+	}
+	inboxes := make([]string, len(ids))
+	var known []string
+	for i, id := range ids {
+		if inbox, ok := found[id]; ok {
+			inboxes[i] = inbox
+			known = append(known, inbox)
+		}
+	}
+	if err := h.system.States(ctx, known); err != nil {
+		return nil, fmt.Errorf("conclave: read identities: %w", err)
+	}
+	return inboxes, nil
+}

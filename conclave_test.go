@@ -1,0 +1,122 @@
+package conclave_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/conclave-chat/conclave"
+	membus "github.com/conclave-chat/conclave/bus/memory"
+	"github.com/conclave-chat/conclave/identity/ethereum"
+	memstore "github.com/conclave-chat/conclave/persistence/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A world is a host and the people on it.
+type world struct {
+	t    *testing.T
+	ctx  context.Context
+	host *conclave.Host
+}
+
+// newWorld opens a host over the memory adapters; the embedded default has its
+// own tests.
+func newWorld(t *testing.T, change ...func(*conclave.Config)) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	b := membus.New(membus.Config{})
+	t.Cleanup(func() { b.Close() })
+	c := conclave.Config{Bus: b, Store: memstore.New(), ServeNode: true}
+	for _, f := range change {
+		f(&c)
+	}
+	host, err := conclave.Open(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Close(context.Background()); err != nil {
+			t.Errorf("close host: %v", err)
+		}
+	})
+	return &world{t, ctx, host}
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func (w *world) client() *conclave.Client {
+	w.t.Helper()
+	wallet := must[*ethereum.Key](w.t)(ethereum.GenerateKey())
+	return must[*conclave.Client](w.t)(w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{}))
+}
+
+func (w *world) clients(n int) []*conclave.Client {
+	out := make([]*conclave.Client, n)
+	for i := range out {
+		out[i] = w.client()
+	}
+	return out
+}
+
+func addresses(clients ...*conclave.Client) []string {
+	out := make([]string, len(clients))
+	for i, c := range clients {
+		out[i] = c.Address()
+	}
+	return out
+}
+
+func (w *world) texts(g *conclave.Group) []string {
+	w.t.Helper()
+	var out []string
+	for _, m := range must[[]*conclave.Message](w.t)(g.Messages(w.ctx, conclave.MessageQuery{})) {
+		if text, ok := m.Content.(conclave.Text); ok {
+			out = append(out, string(text))
+		}
+	}
+	return out
+}
+
+// S23 S33 S50 S60 S61: a group is formed, its members see it after Sync, and
+// what one says all read.
+func TestConversation(t *testing.T) {
+	w := newWorld(t)
+	c := w.clients(3)
+	g := must[*conclave.Group](t)(c[0].Conversations().NewGroup(w.ctx, addresses(c[1:]...), conclave.GroupOptions{Name: "ops", ImageURL: "https://example.org/a.png"}))
+	id := must[conclave.MessageID](t)(g.Send(w.ctx, conclave.Text("hello")))
+	if status := must[conclave.DeliveryStatus](t)(g.Wait(w.ctx, id)); status != conclave.Published {
+		t.Fatalf("status %v", status)
+	}
+	for _, member := range c[1:] {
+		if n := len(must[[]*conclave.Group](t)(member.Conversations().List(w.ctx))); n != 0 {
+			t.Fatalf("%d groups before Sync", n)
+		}
+		if err := member.Conversations().Sync(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		theirs := must[*conclave.Group](t)(member.Conversations().Get(w.ctx, g.ID()))
+		if err := theirs.Sync(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(w.texts(theirs)); got != "[hello]" {
+			t.Errorf("member reads %s", got)
+		}
+		info := must[conclave.Info](t)(theirs.Info(w.ctx))
+		if info.Name != "ops" || info.ImageURL != "https://example.org/a.png" || !info.Active {
+			t.Errorf("member sees %+v", info)
+		}
+	}
+}

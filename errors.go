@@ -1,0 +1,61 @@
+package conclave
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/conclave-chat/conclave/actors"
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// Opening a host or a local database. Each leaves the rows unchanged.
+var (
+	ErrWrongKey      = persistence.ErrWrongKey     // the database key is not the one it was created with
+	ErrNotFound      = persistence.ErrNotFound     // no such local database
+	ErrDamaged       = persistence.ErrDamaged      // the store is not what was written: restore a backup
+	ErrRolledBack    = persistence.ErrRolledBack   // the store is older than its mark: see Config.AllowRolledBack
+	ErrLocked        = persistence.ErrLocked       // another process has the directory open
+	ErrFormatTooNew  = persistence.ErrFormatTooNew // a newer version wrote the store
+	ErrLogRolledBack = bus.ErrLogRolledBack        // the bus's log is older than what was read from it
+)
+
+// Addresses and members.
+var (
+	ErrBadAddress           = identity.ErrBadAddress         // not an address, or its checksum is wrong
+	ErrTooManyInstallations = actors.ErrTooManyInstallations // the inbox has as many as one may have
+	ErrGroupFull            = group.ErrGroupFull             // see *GroupFullError for the limit
+	ErrMemberNotReachable   = errors.New("conclave: address has no installation to message")
+)
+
+// Groups.
+var (
+	ErrForbidden = group.ErrForbidden // the group's permissions do not let this member do that
+	ErrInactive  = group.ErrInactive  // this installation is not a member any more
+	ErrTooLarge  = group.ErrTooLarge  // over the limit of an envelope or a field
+	ErrNoGroup   = actors.ErrNoGroup  // this installation has no such group
+	ErrNoMessage = group.ErrNoMessage // no failed message of that id
+	ErrClosed    = actors.ErrClosed   // the host is closed
+)
+
+// Deleting a local database.
+var (
+	ErrNotConfirmed = errors.New("conclave: deleting a local database loses its messages for good: confirm it")
+	ErrStreamsOpen  = errors.New("conclave: local database is in use by open streams")
+)
+
+// A GroupFullError names the limit that a group would exceed. It is ErrGroupFull.
+type GroupFullError = group.GroupFullError
+
+// A MemberNotReachableError names the addresses that cannot be added: they have
+// no inbox, or an inbox without an installation. It is ErrMemberNotReachable.
+type MemberNotReachableError struct{ Addresses []string }
+
+func (e *MemberNotReachableError) Error() string {
+	return fmt.Sprintf("conclave: no installation to message at %s: its owner has to open a client first", strings.Join(e.Addresses, ", "))
+}
+
+func (e *MemberNotReachableError) Is(target error) bool { return target == ErrMemberNotReachable }

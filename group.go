@@ -1,0 +1,291 @@
+package conclave
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/conclave-chat/conclave/actors"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
+)
+
+// A GroupID is a group's 16 random bytes.
+type GroupID = actors.GroupID
+
+// ParseGroupID reads what GroupID.String returns: 32 hex digits.
+func ParseGroupID(s string) (id GroupID, err error) {
+	if b, err := hex.DecodeString(s); err == nil && len(b) == len(id) && hex.EncodeToString(b) == s {
+		return GroupID(b), nil
+	}
+	return id, fmt.Errorf("conclave: group id %.80q is not 32 lower-case hex digits", s)
+}
+
+// A Group is one installation's handle on a group. It holds no state: copies
+// are equal, and all methods are safe for concurrent use. What changes the
+// group is durable when the method returns, and done unless it says otherwise;
+// a context bounds the wait and takes nothing back.
+type Group struct {
+	client *Client
+	id     GroupID
+}
+
+// ID is the group's id, equal for all members.
+func (g *Group) ID() GroupID { return g.id }
+
+// A Role says what a member may do where the permissions ask for an admin.
+type Role = group.Role
+
+const (
+	RoleMember     Role = group.Member
+	RoleAdmin      Role = group.Admin
+	RoleSuperAdmin Role = group.SuperAdmin
+)
+
+// A Member is an inbox in a group.
+type Member struct {
+	InboxID       string
+	Addresses     []string // of its wallets, where their identity log is known here
+	Role          Role
+	Installations []InstallationID // those in the group
+}
+
+// Info is what a group is like at one moment.
+type Info struct {
+	Name        string
+	ImageURL    string
+	Description string
+	Creator     string // inbox id
+	AddedBy     string // the inbox that added this installation; empty for a group made here
+	CreatedAt   time.Time
+	Epoch       uint64
+	Active      bool   // this installation is a member
+	Stalled     string // why the group cannot go on here; empty: it can
+}
+
+// Info reads the group's metadata and state, from the local database.
+func (g *Group) Info(ctx context.Context) (Info, error) {
+	return look(ctx, g, func(r *group.Replica) Info {
+		m := r.Metadata()
+		return Info{
+			Name:        m.Attributes[group.AttributeName],
+			ImageURL:    m.Attributes[group.AttributeImageURL],
+			Description: m.Attributes[group.AttributeDescription],
+			Creator:     m.Creator,
+			AddedBy:     r.AddedBy(),
+			CreatedAt:   r.Created(),
+			Epoch:       r.Epoch(),
+			Active:      r.Active(),
+			Stalled:     r.Stalled(),
+		}
+	})
+}
+
+// IsActive reports whether this installation is still a member.
+func (g *Group) IsActive(ctx context.Context) (bool, error) {
+	return look(ctx, g, (*group.Replica).Active)
+}
+
+func look[T any](ctx context.Context, g *Group, read func(*group.Replica) T) (T, error) {
+	return actors.Look(ctx, g.client.host.system, g.client.info.ID, g.id, read)
+}
+
+// Members lists the members by inbox id, from the local database.
+func (g *Group) Members(ctx context.Context) ([]Member, error) {
+	members, err := look(ctx, g, func(r *group.Replica) []Member {
+		m := r.Metadata()
+		at := make(map[string]int, len(m.Members))
+		var out []Member
+		for inbox := range m.Members {
+			at[inbox] = len(out)
+			out = append(out, Member{InboxID: inbox, Role: m.RoleOf(inbox)})
+		}
+		for key, inbox := range r.Installations {
+			if i, ok := at[inbox]; ok && len(key) == len(InstallationID{}) {
+				out[i].Installations = append(out[i].Installations, InstallationID(key))
+			}
+		}
+		return out
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range members {
+		state := g.client.host.system.KnownState(members[i].InboxID)
+		if state == nil {
+			continue
+		}
+		for m := range state.Members() {
+			if m.ID.Kind() == identity.Ethereum {
+				members[i].Addresses = append(members[i].Addresses, m.ID.String())
+			}
+		}
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.InboxID, b.InboxID) })
+	return members, nil
+}
+
+// Sync reads the group's log to its end and pushes what was not sent yet. It
+// returns when both are done. Where there is nothing new it reads nothing.
+func (g *Group) Sync(ctx context.Context) error {
+	return g.client.host.system.Sync(ctx, g.client.info.ID, g.id)
+}
+
+// A SendOption is a wish for one Send.
+type SendOption func(*group.Send)
+
+// IdempotencyKey makes a send repeatable: the same key and content twice is one
+// message.
+func IdempotencyKey(key string) SendOption { return func(s *group.Send) { s.Key = key } }
+
+// Send stores a message and returns its id when that is durable, also while the
+// network is down: from then on it is shown as Unpublished, and it ends as
+// Published or Failed without the caller. See Wait.
+func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID, error) {
+	encoded, err := g.client.host.codecs.Encode(c)
+	if err != nil {
+		return MessageID{}, err
+	}
+	in := group.Send{Content: encoded.Bytes, Push: encoded.ShouldPush, Now: g.client.host.system.Now()}
+	for _, o := range opts {
+		o(&in)
+	}
+	accepted, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, in)
+	if err != nil {
+		return MessageID{}, fmt.Errorf("conclave: send: %w", err)
+	}
+	return accepted.Message, nil
+}
+
+// Wait waits until a message of this installation is Published or Failed.
+func (g *Group) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
+	return g.client.host.system.AwaitMessage(ctx, g.client.info.ID, g.id, id)
+}
+
+// Retry starts a Failed message again, under the same id.
+func (g *Group) Retry(ctx context.Context, id MessageID) error {
+	_, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, group.Retry{Message: id, Now: g.client.host.system.Now()})
+	return err
+}
+
+// AddMembers adds the owners of the addresses with all their installations, and
+// returns when they have their welcomes.
+func (g *Group) AddMembers(ctx context.Context, addresses ...string) error {
+	inboxes, err := Conversations{g.client}.reachable(ctx, addresses)
+	if err != nil {
+		return err
+	}
+	return g.add(ctx, inboxes)
+}
+
+// AddMembersByInboxID is AddMembers by inbox id.
+func (g *Group) AddMembersByInboxID(ctx context.Context, inboxes ...string) error {
+	return g.add(ctx, inboxes)
+}
+
+func (g *Group) add(ctx context.Context, inboxes []string) error {
+	done, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, group.AddMembers{Inboxes: inboxes})
+	if err != nil {
+		return err
+	}
+	if len(done.Unreachable) > 0 {
+		return &MemberNotReachableError{done.Unreachable}
+	}
+	return nil
+}
+
+// RemoveMembers removes the owners of the addresses with all their
+// installations. Whoever is removed reads nothing that is sent afterwards.
+func (g *Group) RemoveMembers(ctx context.Context, addresses ...string) error {
+	inboxes, err := g.client.host.lookUp(ctx, addresses)
+	if err != nil {
+		return err
+	}
+	for i, inbox := range inboxes {
+		if inbox == "" {
+			return &MemberNotReachableError{addresses[i : i+1]}
+		}
+	}
+	return g.do(ctx, group.RemoveMembers{Inboxes: inboxes})
+}
+
+// RemoveMembersByInboxID is RemoveMembers by inbox id.
+func (g *Group) RemoveMembersByInboxID(ctx context.Context, inboxes ...string) error {
+	return g.do(ctx, group.RemoveMembers{Inboxes: inboxes})
+}
+
+// UpdateName changes the group's name, at most 100 bytes.
+func (g *Group) UpdateName(ctx context.Context, name string) error {
+	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeName, Value: name})
+}
+
+// UpdateImageURL changes the group's image, a URL of at most 2,048 bytes.
+func (g *Group) UpdateImageURL(ctx context.Context, url string) error {
+	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeImageURL, Value: url})
+}
+
+// UpdateDescription changes the group's description, at most 1,000 bytes.
+func (g *Group) UpdateDescription(ctx context.Context, text string) error {
+	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeDescription, Value: text})
+}
+
+// UpdatePermissions replaces the group's permissions by a preset's.
+func (g *Group) UpdatePermissions(ctx context.Context, p Permissions) error {
+	return g.do(ctx, group.UpdatePermissions{Permissions: p.Permissions()})
+}
+
+// SetRole makes a member an admin, a super admin, or neither.
+func (g *Group) SetRole(ctx context.Context, inbox string, to Role) error {
+	now, err := look(ctx, g, func(r *group.Replica) Role { return r.Metadata().RoleOf(inbox) })
+	if err != nil {
+		return err
+	}
+	for _, change := range roleChanges(now, to) {
+		if err := g.do(ctx, group.UpdateAdmins{Inbox: inbox, Change: change}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roleChanges are the steps from one role to another: first what is gained, so
+// that nobody is left with less than both.
+func roleChanges(from, to Role) []group.AdminChange {
+	gain := map[Role]group.AdminChange{RoleAdmin: group.AddAdmin, RoleSuperAdmin: group.AddSuperAdmin}
+	lose := map[Role]group.AdminChange{RoleAdmin: group.RemoveAdmin, RoleSuperAdmin: group.RemoveSuperAdmin}
+	if from == to {
+		return nil
+	}
+	var steps []group.AdminChange
+	if c, ok := gain[to]; ok {
+		steps = append(steps, c)
+	}
+	if c, ok := lose[from]; ok {
+		steps = append(steps, c)
+	}
+	return steps
+}
+
+// UpdateKeys gives this member fresh keys: whoever had stolen the old ones reads
+// nothing that is sent afterwards.
+func (g *Group) UpdateKeys(ctx context.Context) error { return g.do(ctx, group.KeyUpdate{}) }
+
+func (g *Group) do(ctx context.Context, wish group.Input) error {
+	_, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, wish)
+	return err
+}
+
+// Stream yields the group's messages and membership changes from now on, each
+// once, in the order of the log, until ctx ends or the loop is left. What came
+// while this installation was not listening comes first. Own messages appear
+// when they are published. A loop that is slow costs bounded memory and loses
+// nothing.
+func (g *Group) Stream(ctx context.Context) iter.Seq2[*Message, error] {
+	return stream(ctx, g.client, &g.id, actors.StreamMessages, func(it actors.Item) (*Message, error) {
+		return g.client.host.message(it.Group, it.Message)
+	})
+}

@@ -1,0 +1,223 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// foreignCommit judges and applies a commit from the log.
+func (s *step) foreignCommit(d Delivered, hash [32]byte, c *mls.StagedCommit) error {
+	return s.applyCommit(d, hash, c, nil)
+}
+
+// echoCommit applies an own commit: the log delivered it, so it is its turn
+// like anybody's. The intent holds the private part, since nobody decrypts its
+// own message.
+func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
+	if epoch != s.group.Epoch() {
+		s.reject(d, it.sealed.hash, errStaleCommit)
+		s.unseal(it)
+		return nil
+	}
+	c := it.sealed.commit
+	if c == nil {
+		var err error
+		if c, err = s.group.UnmarshalStaged(it.sealed.staged, it.sealed.data); err != nil {
+			return fmt.Errorf("group: restore own commit: %w", err)
+		}
+	}
+	return s.applyCommit(d, it.sealed.hash, c, it)
+}
+
+// applyCommit is the one way into an epoch, for own and foreign commits.
+func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own *intent) error {
+	v := s.judge(c, hash, d.Time)
+	if len(v.need) > 0 {
+		s.wait(d, v.need)
+		return nil
+	}
+	if v.err != nil {
+		s.reject(d, hash, v.err)
+		if own != nil {
+			s.fail(own, v.err)
+		}
+		return nil
+	}
+	if want := v.after.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
+		s.waiting = &d // until a newer version of this client loads the replica
+		s.stall("the group needs version " + want + " of its clients")
+		return nil
+	}
+	next, err := s.group.Merge(c)
+	if err != nil {
+		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
+		if errors.Is(err, mls.ErrCannotDecryptPath) {
+			// Everybody else goes on without us: a member's doing, or a fault.
+			s.stall(fmt.Sprintf("commit %d by %s cannot be followed", d.ID, v.actor))
+		}
+		return nil
+	}
+	if v.transcript != nil {
+		key := commitKey(d.Time)
+		s.store(d, s.group.Epoch(), Message{
+			ID:      NewMessageID(s.id, key, v.transcript),
+			Time:    d.Time,
+			Kind:    MembershipChange,
+			Sender:  v.actor,
+			Key:     key,
+			Content: v.transcript,
+		})
+	}
+	s.advance(d)
+	s.applied = d.ID
+	s.rotated = s.rotated || own != nil
+	s.heal = s.heal && own == nil
+	s.left(v.after)
+	s.enter(next, v.after)
+	s.settle(d, own)
+	return nil
+}
+
+// enter makes a new epoch the current one, and saves it.
+func (s *step) enter(next *mls.Group, meta *Metadata) {
+	s.saveMLS(next.Rows(s.saved))
+	s.group, s.saved, s.meta, s.opened = next, next, meta, 0
+	s.dirt = true
+	s.resume() // whatever it was about, the group goes on and so do we
+	if !next.Active() {
+		s.emit(Deactivated{})
+		return
+	}
+	s.addStorageKey()
+	s.emit(EpochChanged{Epoch: next.Epoch()})
+}
+
+// settle gives the intents their due after an epoch began: the own commit is
+// done or welcomes whom it added; every other commit that was made for the old
+// epoch is planned anew.
+func (s *step) settle(d Delivered, own *intent) {
+	for _, it := range s.intents {
+		if it.isSend() || !it.inFlight() || own != nil && it.id == own.id {
+			continue
+		}
+		s.unseal(it)
+	}
+	if own != nil {
+		s.committed(d, own)
+	}
+	if !s.group.Active() {
+		s.failAll(ErrInactive)
+	}
+}
+
+// committed: the own commit is in. Newcomers are told where to read from.
+func (s *step) committed(d Delivered, it *intent) {
+	if len(it.sealed.joiners) == 0 {
+		s.accomplished(it)
+		return
+	}
+	it = s.change(it, func(it *intent) { it.state, it.acked = stateWelcoming, d.ID })
+	s.saveIntent(it)
+	s.sendWelcomes(it)
+}
+
+// sendWelcomes wraps the welcome for every joiner. It is done again after a
+// crash, until the host says that all are durable; joiners take one.
+func (s *step) sendWelcomes(it *intent) {
+	out, err := wrapAll(s.env.Rand, s.env.Each, it.sealed.welcome, it.acked, it.sealed.joiners)
+	if err != nil {
+		// Keys were checked when they were fetched: only randomness can fail.
+		s.attempt(it, err.Error())
+		return
+	}
+	for i := range out {
+		out[i].Intent = it.id
+	}
+	s.fx.Send = append(s.fx.Send, out...)
+	s.fx.Durable = true
+}
+
+// welcomesSent: the newcomers can join.
+func (s *step) welcomesSent(in WelcomesSent) error {
+	if it := s.find(in.Intent); it != nil && it.state == stateWelcoming {
+		s.accomplished(it)
+	}
+	return nil
+}
+
+// accomplished ends an intent, or plans its next commit where one was too small
+// for all.
+func (s *step) accomplished(it *intent) {
+	if len(it.remaining) == 0 {
+		s.done(it, nil)
+		return
+	}
+	rest := it.remaining
+	it = s.unseal(it)
+	it = s.change(it, func(it *intent) {
+		it.wish, it.remaining = AddMembers{Inboxes: rest}, nil
+	})
+	s.saveIntent(it)
+}
+
+// plan turns an intent into a commit for the current epoch, or finds that
+// nothing is left to do. It returns the intent as it is then, nil where it is
+// done.
+func (s *step) plan(it *intent) (*intent, error) {
+	if needsFetch(it.wish) && it.got == nil {
+		it = s.change(it, func(it *intent) { it.state = stateFetching })
+		s.fx.Fetch = append(s.fx.Fetch, Fetch{Intent: it.id, Inboxes: s.fetchList(it.wish)})
+		return it, nil
+	}
+	c, err := s.draftCommit(it)
+	if err != nil {
+		return it, err
+	}
+	if c.moot {
+		it = s.change(it, func(it *intent) { it.unreachable = union(it.unreachable, c.unreachable) })
+		s.done(it, nil)
+		return nil, nil
+	}
+	staged, err := s.group.Commit(mls.CommitConfig{Rand: s.env.Rand, Proposals: c.proposals, Each: s.env.Each})
+	if err != nil {
+		return it, fmt.Errorf("group: commit: %w", err)
+	}
+	private, err := staged.MarshalBinary()
+	if err != nil {
+		return it, fmt.Errorf("group: commit: %w", err)
+	}
+	data := staged.Message()
+	hmac, err := s.env.HMACKey.mark(s.id, c.at, data)
+	if err != nil {
+		return it, err
+	}
+	payload := EncodeGroupMessage(data, hmac, false)
+	if len(payload) > s.env.Limits.PayloadBytes {
+		return it, fmt.Errorf("%w: commit of %d bytes, at most %d", ErrTooLarge, len(payload), s.env.Limits.PayloadBytes)
+	}
+	// Whatever becomes of this commit, its generation is used.
+	s.saveMLS(staged.Sent().Rows(s.group))
+	s.group = staged.Sent()
+	it = s.change(it, func(it *intent) {
+		it.unreachable = union(it.unreachable, c.unreachable)
+		it.remaining, it.got = c.remaining, nil
+	})
+	return s.commitTo(it, &sealed{
+		epoch:   s.group.Epoch(),
+		hash:    hashOf(data),
+		payload: payload,
+		staged:  private,
+		data:    data,
+		commit:  staged,
+		welcome: staged.Welcome(),
+		joiners: c.joiners,
+	}), nil
+}
+
+// union merges two lists; a plan that is made again finds the same inboxes.
+func union(a, b []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
+}

@@ -1,0 +1,103 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What a caller asks of an error of Step, Create and Join, or of an intent that
+// failed. All leave the replica as it was.
+var (
+	// ErrForbidden: the group's permissions do not let this member do that.
+	ErrForbidden = errors.New("group: not permitted")
+	// ErrInactive: this installation is not a member any more.
+	ErrInactive = errors.New("group: no longer a member")
+	// ErrTooLarge: it does not fit into an envelope, or into the attribute.
+	ErrTooLarge = errors.New("group: too large")
+	// ErrNotReachable: no installation of the inbox can be added.
+	ErrNotReachable = errors.New("group: no installation can be reached")
+	// ErrNotMember: the inbox is not in the group.
+	ErrNotMember = errors.New("group: not a member")
+	// ErrNoMessage: there is no failed message of that id.
+	ErrNoMessage = errors.New("group: no such failed message")
+	// ErrInvalid: the wish makes no sense, whatever the group is like.
+	ErrInvalid = errors.New("group: invalid input")
+	// ErrGroupFull: see GroupFullError.
+	ErrGroupFull = errors.New("group: full")
+	// ErrStaleWelcome: the group is at that epoch or a later one already.
+	ErrStaleWelcome = errors.New("group: welcome is not newer than the group")
+	// ErrRefused: whoever was asked said no as often as it was tried.
+	ErrRefused = errors.New("group: refused")
+	// ErrUnanswered: nobody answered as often as it was tried.
+	ErrUnanswered = errors.New("group: no answer")
+	// ErrCorrupt: the rows are not what a replica wrote.
+	ErrCorrupt = errors.New("group: stored state is corrupt")
+)
+
+// A GroupFullError says that a wish would make the group larger than the
+// operator allows. It is ErrGroupFull.
+type GroupFullError struct{ Limit int }
+
+func (e *GroupFullError) Error() string {
+	return fmt.Sprintf("group: full: at most %d members", e.Limit)
+}
+func (e *GroupFullError) Is(target error) bool { return target == ErrGroupFull }
+
+// An UnresolvedError names the identity states that Join needs before it can
+// check a welcome. Resolve them and join again.
+type UnresolvedError struct{ Need []IdentityAt }
+
+func (e *UnresolvedError) Error() string {
+	return fmt.Sprintf("group: welcome needs %d identity states that are not known yet", len(e.Need))
+}
+
+// ErrRejected is in the chain of every reason for which an envelope or a
+// welcome is read past.
+var ErrRejected = errors.New("group: rejected")
+
+// rejection makes a rule an error that satisfies errors.Is(err, ErrRejected).
+type rejection string
+
+func (e rejection) Error() string        { return "group: " + string(e) }
+func (e rejection) Is(target error) bool { return target == ErrRejected }
+
+// Envelopes that no commit or message is taken from.
+const (
+	errUndecodable   = rejection("envelope does not decode")
+	errWrongGroup    = rejection("message of another group")
+	errNotPrivate    = rejection("not framed as PrivateMessage")
+	errByReference   = rejection("proposal outside a commit")
+	errSenderRemoved = rejection("sender was removed before")
+	errTooOld        = rejection("epoch is more than three behind")
+	errOwnMessage    = rejection("own message that nothing here waits for")
+	errStaleCommit   = rejection("commit for an epoch that is over")
+	errFutureEpoch   = rejection("epoch is ahead of the group")
+)
+
+// What a commit must satisfy beyond RFC 9420, in the order of the checks.
+const (
+	errAttributeSize    = rejection("attribute over its limit")
+	errManyActors       = rejection("proposals by others than the committer")
+	errActorKey         = rejection("committer changed its signature key")
+	errProposalType     = rejection("proposal of a type that the profile does not use")
+	errSequenceBack     = rejection("sequence id decreased")
+	errMissingIdentity  = rejection("no identity update has the cited sequence id")
+	errUnexpectedAdd    = rejection("installation added that no inbox gained")
+	errWrongInbox       = rejection("installation claims an inbox that does not own it")
+	errExpired          = rejection("key package outside its lifetime")
+	errUnexpectedRemove = rejection("removed installations are not those that inboxes lost")
+	errActorIdentity    = rejection("committer's inbox does not own its installation")
+	errPolicy           = rejection("not permitted to its committer")
+)
+
+// What a welcome must satisfy beyond RFC 9420.
+const (
+	errUnknownLeaf     = rejection("leaf of an installation that its inbox does not own")
+	errMissingLeaf     = rejection("installation missing from the tree")
+	errDMMembers       = rejection("direct message between others")
+	errDMAdmins        = rejection("direct message with admins")
+	errDMPolicy        = rejection("direct message with a group's permissions")
+	errOneshot         = rejection("a oneshot group is nothing to join")
+	errAdderUnknown    = rejection("welcome signed by nobody in the group")
+	errWelcomeNotForUs = rejection("welcome for another key package")
+)

@@ -1,0 +1,306 @@
+package group
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// An intent is a wish on its way to becoming true. Its states:
+//
+//	 wish
+//	  │
+//	  ▼        plan       ┌──────────┐ own envelope delivered
+//	Planned ────────────▶ │  Sealed  │ ─────────────▶ Welcoming ──▶ done
+//	 │  ▲  ▲              └──────────┘      │          (a commit that
+//	 │  │  │ epoch moved,   │      ▲        └─▶ done     adds somebody)
+//	 │  │  │ race lost      │      │
+//	 │  │  └────────────────┤      │ not in the log: the same bytes again
+//	 │  │ Fetched           ▼      │
+//	 ▼  │                 Unsettled ── not in the log, attempts spent ─▶ Failed
+//	Fetching               (no answer, refused: the log is read first)
+//
+// Planned has no bytes. Sealed has bytes that are durable here and may be in
+// the log. An attempt is a publish that was refused or got no answer, or a
+// payload that could not be built; three of them fail the intent. Waiting, a
+// lost race and an epoch that moved are none. Of failed intents only messages
+// stay, for Retry.
+type intent struct {
+	id       uint64
+	wish     Input
+	state    intentState
+	attempts int
+	reason   string // of the last attempt that failed
+
+	// Of Sends.
+	message MessageID
+
+	// Sealed, Unsettled and Welcoming.
+	sealed    *sealed
+	conflicts int    // refusals by compare-and-set in this epoch
+	acked     uint64 // the ID that the bus gave it, where it told
+	mark      uint64 // Unsettled: the read that settles it
+
+	// Of membership changes.
+	unreachable []string // inboxes left out
+	remaining   []string // inboxes for the next commit, where one was too small for all
+	got         *Fetched // what the plan is made from
+}
+
+// An intentState's numbers are stored.
+type intentState uint8
+
+const (
+	statePlanned   intentState = 1
+	stateFetching  intentState = 2
+	stateSealed    intentState = 3
+	stateUnsettled intentState = 4
+	stateWelcoming intentState = 5
+	stateFailed    intentState = 6
+)
+
+// maxAttempts is how often an intent is tried.
+const maxAttempts = 3
+
+// maxConflicts is how often a commit insists on following the newest entry of
+// its topic; then junk there must not keep it out any longer.
+const maxConflicts = 2
+
+// sealed is what an intent publishes: exact bytes, durable before they leave.
+type sealed struct {
+	epoch   uint64
+	hash    [32]byte // of the MLSMessage, by which the own envelope is known in the log
+	payload []byte   // for the wire
+
+	// Of commits: the private part, kept decoded as well while in memory.
+	staged  []byte
+	data    []byte // the MLSMessage
+	commit  *mls.StagedCommit
+	welcome []byte
+	joiners []joiner
+}
+
+// isSend reports whether the intent is a message rather than a commit.
+func (it *intent) isSend() bool { _, ok := it.wish.(Send); return ok }
+
+// inFlight reports whether the intent's bytes may be in the log unread.
+func (it *intent) inFlight() bool { return it.state == stateSealed || it.state == stateUnsettled }
+
+// begin queues a wish and returns its intent.
+func (s *step) begin(wish Input) *intent {
+	s.next++
+	it := &intent{id: s.next, wish: wish, state: statePlanned}
+	s.intents = append(slices.Clone(s.intents), it)
+	s.fx.Intent = it.id
+	return it
+}
+
+// change replaces an intent by a changed copy. Intents are shared with the
+// replica that this step may yet fail to replace.
+func (s *step) change(old *intent, edit func(*intent)) *intent {
+	it := *old
+	edit(&it)
+	s.intents = slices.Clone(s.intents)
+	s.intents[slices.Index(s.intents, old)] = &it
+	return &it
+}
+
+func (s *step) find(id uint64) *intent {
+	for _, it := range s.intents {
+		if it.id == id {
+			return it
+		}
+	}
+	return nil
+}
+
+// outstanding returns the intent whose envelope has that hash.
+func (s *step) outstanding(hash [32]byte) *intent {
+	for _, it := range s.intents {
+		if it.inFlight() && it.sealed.hash == hash {
+			return it
+		}
+	}
+	return nil
+}
+
+// done removes an intent whose outcome is known, and its rows.
+func (s *step) done(it *intent, err error) {
+	s.drop(it)
+	s.emit(IntentDone{Intent: it.id, Err: err, Unreachable: it.unreachable})
+}
+
+func (s *step) drop(it *intent) {
+	s.intents = slices.DeleteFunc(slices.Clone(s.intents), func(o *intent) bool { return o.id == it.id })
+	key := keyOf(it.id)
+	if it.isSend() {
+		s.delete(TableDraft, key)
+	} else {
+		s.delete(TableIntent, key)
+	}
+	if it.sealed != nil {
+		s.delete(TableSealed, key)
+	}
+}
+
+// unseal takes an intent back to Planned: its bytes are for an epoch that is
+// over, or did not get anywhere.
+func (s *step) unseal(it *intent) *intent {
+	s.delete(TableSealed, keyOf(it.id))
+	it = s.change(it, func(it *intent) {
+		it.state, it.sealed, it.got = statePlanned, nil, nil
+		it.conflicts, it.acked, it.mark = 0, 0, 0
+	})
+	s.saveIntent(it)
+	return it
+}
+
+// attempt counts a failed attempt. It returns the changed intent, or nil where
+// that was the last one and nothing of it can be in the log.
+func (s *step) attempt(it *intent, reason string) *intent {
+	it = s.change(it, func(it *intent) {
+		it.attempts++
+		it.reason = reason
+	})
+	s.saveIntent(it)
+	return it
+}
+
+// fail gives an intent up. Messages stay as Failed, everything else is gone.
+func (s *step) fail(it *intent, err error) {
+	if !it.isSend() {
+		s.done(it, err)
+		return
+	}
+	if it.sealed != nil {
+		s.delete(TableSealed, keyOf(it.id))
+	}
+	it = s.change(it, func(it *intent) {
+		it.state, it.sealed, it.reason = stateFailed, nil, err.Error()
+	})
+	s.saveIntent(it)
+	s.emit(MessageChanged{s.draft(it)})
+	s.emit(IntentDone{Intent: it.id, Err: err})
+}
+
+// published: the bus has it. What that means is known when it is delivered.
+func (s *step) published(in Published) error {
+	it := s.find(in.Intent)
+	if it == nil || it.state != stateSealed {
+		return nil
+	}
+	s.change(it, func(it *intent) { it.acked = in.ID })
+	if in.ID != 0 && in.ID <= s.cursor {
+		s.unsettle(it.id) // read past without being recognised: look again
+	}
+	return nil
+}
+
+// unsettle: whether the intent is in the log is not known until it was read.
+func (s *step) unsettle(id uint64) {
+	s.change(s.find(id), func(it *intent) {
+		it.state = stateUnsettled
+		it.mark = s.read()
+	})
+}
+
+// read asks for a read of the log that begins after this step.
+func (s *step) read() uint64 {
+	if s.fx.Read == 0 {
+		s.marks++
+		s.fx.Read = s.marks
+		s.reading = s.marks
+	}
+	return s.fx.Read
+}
+
+// refused: an attempt that certainly got nowhere.
+func (s *step) refused(in Refused) error {
+	it := s.find(in.Intent)
+	if it == nil || it.state == stateFailed || it.state == stateWelcoming {
+		return nil // welcomes are sent until they are sent
+	}
+	it = s.attempt(it, in.Reason)
+	if in.Final || it.attempts >= maxAttempts {
+		s.fail(it, fmt.Errorf("%w: %s", ErrRefused, in.Reason))
+		return nil
+	}
+	if it.state == stateFetching {
+		s.change(it, func(it *intent) { it.state = statePlanned })
+		return nil
+	}
+	s.unsettle(it.id)
+	return nil
+}
+
+// unknown: an attempt that may have got there. The log is read before anything
+// else is done about it.
+func (s *step) unknown(in Unknown) error {
+	it := s.find(in.Intent)
+	if it == nil || it.state != stateSealed {
+		return nil
+	}
+	s.attempt(it, "no answer")
+	s.unsettle(it.id)
+	return nil
+}
+
+// conflict: somebody else's entry is newer on the commits topic. Whether it is
+// a commit, and whether ours got there all the same, the log says.
+func (s *step) conflict(in Conflict) error {
+	it := s.find(in.Intent)
+	if it == nil || it.state != stateSealed {
+		return nil
+	}
+	s.change(it, func(it *intent) { it.conflicts++ })
+	s.unsettle(it.id)
+	return nil
+}
+
+// caughtUpTo: the log was read. What was in flight before the read began and
+// did not turn up is not there.
+func (s *step) caughtUpTo(in CaughtUp) error {
+	if in.Mark < s.marks || s.waiting != nil {
+		return nil // an older read, or one that stopped at a delivery that waits
+	}
+	s.caughtUp, s.reading = true, 0
+	for _, it := range s.intents {
+		switch {
+		case it.state == stateUnsettled && it.mark <= in.Mark:
+			s.resend(it)
+		case it.state == stateSealed && it.acked != 0 && it.acked <= in.End:
+			// Acknowledged, and yet not in the log: it lost its tail.
+			s.resend(s.attempt(it, "acknowledged but not in the log"))
+		}
+	}
+	return nil
+}
+
+// resend: the intent is not in the log.
+func (s *step) resend(it *intent) {
+	switch {
+	case it.attempts >= maxAttempts:
+		err := ErrUnanswered
+		if it.reason != "no answer" {
+			err = ErrRefused
+		}
+		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
+	case it.sealed.epoch != s.group.Epoch():
+		s.unseal(it)
+	default:
+		it = s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 })
+		s.publish(it)
+	}
+}
+
+// publish sends the exact bytes that are durable.
+func (s *step) publish(it *intent) {
+	out := Outbound{Intent: it.id, Topic: TopicMessages, ID: s.id, Payload: it.sealed.payload, Attempt: it.attempts}
+	if !it.isSend() {
+		out.Topic = TopicCommits
+		out.ExpectLast, out.Last = it.conflicts < maxConflicts, s.lastCommit
+	}
+	s.fx.Send = append(s.fx.Send, out)
+	s.fx.Durable = true
+}

@@ -1,0 +1,332 @@
+package group
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// CreateConfig says what a new group is like.
+type CreateConfig struct {
+	ID          []byte // 16 bytes; nil: random
+	Kind        Kind   // zero: KindGroup
+	Peer        string // of a direct message: the other inbox
+	Name        string
+	ImageURL    string
+	Description string
+	Attributes  map[string]string // further ones
+	Permissions Preset
+	Now         time.Time
+}
+
+func (c *CreateConfig) validate() error {
+	if c.Kind == 0 {
+		c.Kind = KindGroup
+	}
+	if c.ID != nil && len(c.ID) != groupIDSize {
+		return fmt.Errorf("%w: group id of %d bytes, want %d", ErrInvalid, len(c.ID), groupIDSize)
+	}
+	if c.Kind == KindDM {
+		if _, err := identity.ParseInboxID(c.Peer); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	attributes := map[string]string{AttributeName: c.Name, AttributeDescription: c.Description, AttributeImageURL: c.ImageURL}
+	maps.Copy(attributes, c.Attributes)
+	for name, v := range attributes {
+		if limit, ok := v3.attributeLimit[name]; ok && len(v) > limit {
+			return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, name, len(v), limit)
+		}
+		if !utf8.ValidString(name) || !utf8.ValidString(v) {
+			return fmt.Errorf("%w: attribute is not UTF-8", ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// dmMembers are the two inboxes of a direct message, in an order that both
+// would choose.
+func (c *CreateConfig) dmMembers(creator string) [2]string {
+	if c.Kind != KindDM {
+		return [2]string{}
+	}
+	return [2]string{min(creator, c.Peer), max(creator, c.Peer)}
+}
+
+const groupIDSize = 16
+
+// Create makes a group whose only member is this installation. Nothing is
+// published: members come with AddMembers.
+func Create(env Env, c CreateConfig) (*Replica, Effects, error) {
+	env = env.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, Effects{}, err
+	}
+	random := make([]byte, groupIDSize+32)
+	if _, err := io.ReadFull(env.Rand, random); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
+	}
+	if c.ID == nil {
+		c.ID = random[:groupIDSize]
+	}
+	now := uint64(c.Now.Unix())
+	g, err := mls.Create(mls.CreateConfig{
+		Realm:        env.Realm,
+		Rand:         env.Rand,
+		Suite:        v3.suite,
+		GroupID:      c.ID,
+		Signer:       env.Signer,
+		Credential:   credentialOf(env.Inbox),
+		Capabilities: v3.creator,
+		Lifetime: mls.Lifetime{
+			NotBefore: now - uint64(keyPackageEarly/time.Second),
+			NotAfter:  now + uint64(keyPackageLifetime/time.Second),
+		},
+		Extensions: firstExtensions(c, env.Inbox, hex.EncodeToString(random[groupIDSize:])),
+	})
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
+	}
+	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, caughtUp: true}}
+	s.rotated = true // the creator's keys are of no key package
+	if err := s.begun(g); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
+	}
+	r := s.Replica
+	return &r, s.fx, nil
+}
+
+// begun starts a replica at an MLS state.
+func (s *step) begun(g *mls.Group) (err error) {
+	if s.meta, err = s.decode(g.Extensions()); err != nil {
+		return err
+	}
+	s.saveMLS(g.Rows(nil))
+	s.group, s.saved, s.opened = g, g, 0
+	s.addStorageKey()
+	s.emit(Activated{})
+	s.dirt, s.fx.Durable = true, true
+	s.finish()
+	return nil
+}
+
+// JoinConfig is a welcome and what opens it.
+type JoinConfig struct {
+	Welcome   Welcome
+	Message   *mls.Message // Welcome.Data parsed, where the host did that once for all
+	Secrets   *KeyPackageSecrets
+	WelcomeID uint64
+	Created   time.Time // when the welcome was accepted by the log
+
+	// Previous is the replica of the same group, where there is one. A welcome
+	// brings a removed member back; it is stale where the group is at that
+	// epoch or later.
+	Previous *Replica
+}
+
+// Join makes a replica from a welcome, after checking that the group is what
+// its members say. The log is read from the welcome's cursor.
+//
+// The rows must be saved in one transaction with the deletion of the key
+// package's secrets, unless they serve for further welcomes.
+func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
+	env = env.withDefaults()
+	m := c.Message
+	if m == nil {
+		var err error
+		if m, err = env.Realm.Parse(c.Welcome.Data); err != nil {
+			return nil, Effects{}, fmt.Errorf("%w: %w: %w", ErrRejected, errUndecodable, err)
+		}
+	}
+	if m.WireFormat() != mls.WireWelcome {
+		return nil, Effects{}, fmt.Errorf("%w: %w", ErrRejected, ErrWelcome)
+	}
+	ref := c.Secrets.KeyPackage.MLS.Ref()
+	if !slices.ContainsFunc(m.KeyPackageRefs(), func(r []byte) bool { return bytes.Equal(r, ref) }) {
+		return nil, Effects{}, errWelcomeNotForUs
+	}
+	g, info, err := mls.Join(mls.JoinConfig{
+		Realm:      env.Realm,
+		Signer:     env.Signer,
+		KeyPackage: c.Secrets.KeyPackage.MLS,
+		Secrets:    c.Secrets.MLS,
+		Welcome:    m,
+	})
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("%w: join: %w", ErrRejected, err)
+	}
+	if len(g.GroupID()) != groupIDSize {
+		return nil, Effects{}, errWrongGroup
+	}
+	s := &step{Replica: Replica{env: env, id: g.GroupID()}}
+	if err := s.welcomed(g, info, c); err != nil {
+		return nil, Effects{}, err
+	}
+	r := s.Replica
+	return &r, s.fx, nil
+}
+
+// welcomed checks a joined state and starts the replica at it.
+func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
+	if p := c.Previous; p != nil {
+		if !bytes.Equal(p.id, s.id) {
+			return errWrongGroup
+		}
+		if p.group.Active() && g.Epoch() <= p.group.Epoch() || g.Epoch() < p.group.Epoch() {
+			return ErrStaleWelcome
+		}
+	}
+	meta, err := s.decode(g.Extensions())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	adderLeaf, ok := g.Member(info.Signer)
+	if !ok {
+		return errAdderUnknown
+	}
+	adder, err := inboxOf(adderLeaf.Credential)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	if err := s.checkMembers(g, meta); err != nil {
+		return err
+	}
+	if err := checkKind(meta, adder, s.env.Inbox); err != nil {
+		return err
+	}
+	s.facts = facts{created: c.Created, addedBy: adder, welcome: c.WelcomeID}
+	s.cursor, s.lastCommit, s.applied = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
+	if c.Previous != nil {
+		s.succeed(c.Previous)
+	}
+	key := welcomeKey(c.Created)
+	content := welcomeTranscript(adder, s.env.Inbox)
+	message := Message{
+		ID:      NewMessageID(s.id, key, content),
+		Time:    c.Created,
+		Kind:    MembershipChange,
+		Status:  StatusPublished,
+		Sender:  adder,
+		Key:     key,
+		Content: content,
+	}
+	message.Position = positionOf(s.cursor, message.ID)
+	s.put(TableMessage, message.Position.key(), s.encodeIndex(message, g.Epoch(), true))
+	if want := meta.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
+		s.stall("the group needs version " + want + " of its clients")
+	}
+	s.read()
+	if err := s.begun(g); err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	s.emit(MessageChanged{message})
+	return nil
+}
+
+// succeed takes over from the life before: history and failed messages stay,
+// the old life's keys go.
+func (s *step) succeed(p *Replica) {
+	s.cursor = max(s.cursor, p.cursor)
+	s.next, s.marks, s.rewinds, s.rejected = p.next, p.marks, p.rewinds, p.rejected
+	s.recent, s.newest = slices.Clone(p.recent), p.newest
+	for _, it := range p.intents {
+		if it.state == stateFailed {
+			s.intents = append(s.intents, it)
+		}
+	}
+	for _, row := range p.group.Rows(nil) {
+		if t := tableOf(row.Kind); !t.Shared() {
+			s.delete(t, row.Key)
+		}
+	}
+}
+
+// checkMembers compares the tree with the membership list: every leaf is an
+// installation that its inbox owned at the cited update, and every such
+// installation has a leaf or is named as failed. The result is equal for all
+// who join this tree with this list.
+func (s *step) checkMembers(g *mls.Group, meta *Metadata) error {
+	h := sha256.New()
+	h.Write([]byte("members"))
+	h.Write(g.Context().TreeHash)
+	h.Write(meta.digest[:])
+	key := [32]byte(h.Sum(nil))
+	if s.recall(key) == true {
+		return nil
+	}
+	want := map[string]string{} // installation key to inbox
+	var need []IdentityAt
+	for _, inbox := range slices.Sorted(maps.Keys(meta.Members)) {
+		seq := meta.Members[inbox]
+		state, exact := s.env.Identity(inbox, seq)
+		if !exact {
+			need = append(need, IdentityAt{inbox, seq})
+			continue
+		}
+		for _, key := range installationsOf(state) {
+			want[string(key)] = inbox
+		}
+	}
+	if len(need) > 0 {
+		return &UnresolvedError{Need: need}
+	}
+	for _, leaf := range g.Members() {
+		inbox, err := inboxOf(leaf.Credential)
+		if err != nil || want[string(leaf.SignatureKey)] != inbox {
+			return fmt.Errorf("%w: inbox %s", errUnknownLeaf, inbox)
+		}
+		delete(want, string(leaf.SignatureKey))
+	}
+	for _, key := range meta.Failed {
+		delete(want, string(key))
+	}
+	for key, inbox := range want {
+		return fmt.Errorf("%w: %x of inbox %s", errMissingLeaf, key, inbox)
+	}
+	if s.env.Shared != nil {
+		s.env.Shared.Put(key, true)
+	}
+	return nil
+}
+
+// checkKind: a direct message is between its adder and us, and nobody is above
+// the other. Its permissions are wrong only where every one differs from a
+// direct message's, which is how real clients read the rule.
+func checkKind(m *Metadata, adder, self string) error {
+	switch m.Kind {
+	case KindOneshot:
+		return errOneshot
+	case KindDM:
+	default:
+		return nil
+	}
+	one, two := m.DM[0], m.DM[1]
+	if adder == self {
+		if one != self && two != self {
+			return errDMMembers
+		}
+	} else if !(one == self && two == adder || one == adder && two == self) {
+		return errDMMembers
+	}
+	if len(m.Admins)+len(m.SuperAdmins) > 0 {
+		return errDMAdmins
+	}
+	if p, dm := &m.Permissions, dmPermissions(); p.AddMember.String() != dm.AddMember.String() &&
+		p.RemoveMember.String() != dm.RemoveMember.String() &&
+		p.AddAdmin.String() != dm.AddAdmin.String() &&
+		p.RemoveAdmin.String() != dm.RemoveAdmin.String() &&
+		p.UpdatePermissions.String() != dm.UpdatePermissions.String() &&
+		!maps.EqualFunc(p.Metadata, dm.Metadata, func(a, b Policy) bool { return a.String() == b.String() }) {
+		return errDMPolicy
+	}
+	return nil
+}

@@ -1,0 +1,488 @@
+package group
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/proto/contents"
+)
+
+// Wishes that become commits: what is already known to be impossible is an
+// error at once; what is so by the time of the plan fails the intent.
+
+func (s *step) addMembers(in AddMembers) error {
+	inboxes, err := s.wanted(in.Inboxes)
+	if err != nil {
+		return err
+	}
+	if err := s.mayAdd(inboxes); err != nil {
+		return err
+	}
+	s.queue(AddMembers{Inboxes: inboxes})
+	return nil
+}
+
+func (s *step) removeMembers(in RemoveMembers) error {
+	inboxes, err := s.wanted(in.Inboxes)
+	if err != nil {
+		return err
+	}
+	for _, inbox := range inboxes {
+		if _, ok := s.meta.Members[inbox]; !ok {
+			return fmt.Errorf("%w: inbox %s", ErrNotMember, inbox)
+		}
+	}
+	if err := s.mayRemove(inboxes); err != nil {
+		return err
+	}
+	s.enrol()
+	s.queue(RemoveMembers{Inboxes: inboxes})
+	return nil
+}
+
+func (s *step) refresh(in Refresh) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	s.queue(Refresh{Inboxes: slices.Clone(in.Inboxes)})
+	return nil
+}
+
+func (s *step) updateMetadata(in UpdateMetadata) error {
+	if err := s.mayUpdateMetadata(in); err != nil {
+		return err
+	}
+	s.enrol()
+	s.queue(in)
+	return nil
+}
+
+func (s *step) updatePermissions(in UpdatePermissions) error {
+	if err := s.mayUpdatePermissions(in); err != nil {
+		return err
+	}
+	s.enrol()
+	s.queue(in)
+	return nil
+}
+
+func (s *step) updateAdmins(in UpdateAdmins) error {
+	if err := s.mayUpdateAdmins(in); err != nil {
+		return err
+	}
+	s.enrol()
+	s.queue(in)
+	return nil
+}
+
+func (s *step) keyUpdate(in KeyUpdate) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	s.enrol()
+	s.queue(in)
+	return nil
+}
+
+func (s *step) queue(wish Input) { s.saveIntent(s.begin(wish)) }
+
+// enrol makes sure that the group knows its creator's real place in the
+// identity log before anything else is sent: until then nobody could check
+// what it commits. Adding members does that along the way.
+func (s *step) enrol() {
+	if s.meta.Members[s.env.Inbox] != 0 || slices.ContainsFunc(s.intents, func(it *intent) bool { return needsFetch(it.wish) }) {
+		return
+	}
+	s.queue(Refresh{Inboxes: []string{s.env.Inbox}})
+}
+
+// wanted checks a list of inboxes that somebody named.
+func (s *step) wanted(inboxes []string) ([]string, error) {
+	if !s.group.Active() {
+		return nil, ErrInactive
+	}
+	if len(inboxes) == 0 {
+		return nil, fmt.Errorf("%w: no inbox named", ErrInvalid)
+	}
+	out := slices.Compact(slices.Sorted(slices.Values(inboxes)))
+	for _, inbox := range out {
+		if _, err := identity.ParseInboxID(inbox); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	return out, nil
+}
+
+func (s *step) role() Role { return s.meta.RoleOf(s.env.Inbox) }
+
+// mayAdd: permission and room for those who are not members yet.
+func (s *step) mayAdd(inboxes []string) error {
+	var added []string
+	for _, inbox := range inboxes {
+		if _, ok := s.meta.Members[inbox]; !ok {
+			added = append(added, inbox)
+		}
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	if !s.meta.Permissions.AddMember.permits(s.role()) && !s.meta.completesDM(s.env.Inbox, added) {
+		return fmt.Errorf("%w: add members", ErrForbidden)
+	}
+	if len(s.meta.Members)+len(added) > s.env.Limits.Members {
+		return &GroupFullError{Limit: s.env.Limits.Members}
+	}
+	return nil
+}
+
+// mayRemove: nobody removes a super admin, or itself: a committer cannot take
+// its own leaf out.
+func (s *step) mayRemove(inboxes []string) error {
+	for _, inbox := range inboxes {
+		if inbox == s.env.Inbox {
+			return fmt.Errorf("%w: an inbox cannot remove itself", ErrInvalid)
+		}
+		if s.meta.RoleOf(inbox) == SuperAdmin {
+			return fmt.Errorf("%w: remove a super admin", ErrForbidden)
+		}
+	}
+	if !s.meta.Permissions.RemoveMember.permits(s.role()) {
+		return fmt.Errorf("%w: remove members", ErrForbidden)
+	}
+	return nil
+}
+
+func (s *step) mayUpdateMetadata(in UpdateMetadata) error {
+	switch limit, ok := v3.attributeLimit[in.Field]; {
+	case !s.group.Active():
+		return ErrInactive
+	case in.Field == "" || !utf8.ValidString(in.Field) || !utf8.ValidString(in.Value):
+		return fmt.Errorf("%w: attribute is not UTF-8, or has no name", ErrInvalid)
+	case ok && len(in.Value) > limit:
+		return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, in.Field, len(in.Value), limit)
+	case !s.meta.Permissions.metadataPolicy(in.Field).permits(s.role()):
+		return fmt.Errorf("%w: change %s", ErrForbidden, in.Field)
+	}
+	return nil
+}
+
+func (s *step) mayUpdatePermissions(in UpdatePermissions) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	if _, err := decodePermissions(in.Permissions.encode()); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if s.role() != SuperAdmin {
+		return fmt.Errorf("%w: change permissions", ErrForbidden)
+	}
+	return nil
+}
+
+func (s *step) mayUpdateAdmins(in UpdateAdmins) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	if _, member := s.meta.Members[in.Inbox]; !member && (in.Change == AddAdmin || in.Change == AddSuperAdmin) {
+		return fmt.Errorf("%w: inbox %s", ErrNotMember, in.Inbox)
+	}
+	policy := Policy{Rule: IfSuperAdmin}
+	switch in.Change {
+	case AddAdmin:
+		policy = s.meta.Permissions.AddAdmin
+	case RemoveAdmin:
+		policy = s.meta.Permissions.RemoveAdmin
+	case RemoveSuperAdmin:
+		if len(s.meta.SuperAdmins) == 1 && s.meta.SuperAdmins[0] == in.Inbox {
+			return fmt.Errorf("%w: remove the last super admin", ErrForbidden)
+		}
+	case AddSuperAdmin:
+	default:
+		return fmt.Errorf("%w: admin change %d", ErrInvalid, in.Change)
+	}
+	if !policy.permits(s.role()) {
+		return fmt.Errorf("%w: change admins", ErrForbidden)
+	}
+	return nil
+}
+
+// needsFetch reports whether a wish is planned from fresh identities.
+func needsFetch(wish Input) bool {
+	switch wish.(type) {
+	case AddMembers, RemoveMembers, Refresh:
+		return true
+	}
+	return false
+}
+
+// fetchList names the inboxes that a membership change looks at. The own one is
+// among them as long as the group cites nothing for it.
+func (s *step) fetchList(wish Input) []string {
+	var list []string
+	switch w := wish.(type) {
+	case AddMembers:
+		list = slices.Clone(w.Inboxes)
+	case RemoveMembers:
+		list = slices.Clone(w.Inboxes)
+	case Refresh:
+		if list = slices.Clone(w.Inboxes); len(list) == 0 {
+			list = slices.Sorted(maps.Keys(s.meta.Members))
+		}
+	}
+	if s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
+		list = append(list, s.env.Inbox)
+	}
+	return list
+}
+
+// fetched: the plan can go on.
+func (s *step) fetched(in Fetched) error {
+	it := s.find(in.Intent)
+	if it == nil || it.state != stateFetching {
+		return nil
+	}
+	s.change(it, func(it *intent) { it.state, it.got = statePlanned, &in })
+	return nil
+}
+
+// A commitDraft is what an intent wants of the current epoch.
+type commitDraft struct {
+	proposals   []mls.Proposal
+	joiners     []joiner
+	unreachable []string
+	remaining   []string
+	at          time.Time
+	moot        bool
+}
+
+// draftCommit plans against the current epoch. Permissions are looked at again:
+// the group may have changed since the wish.
+func (s *step) draftCommit(it *intent) (commitDraft, error) {
+	exts := s.group.Extensions()
+	mutable, _ := exts.Get(extMutableMetadata)
+	switch w := it.wish.(type) {
+	case AddMembers:
+		if err := s.mayAdd(w.Inboxes); err != nil {
+			return commitDraft{}, err
+		}
+		return s.draftMembership(it.got, nil)
+	case RemoveMembers:
+		var still []string
+		for _, inbox := range w.Inboxes {
+			if _, ok := s.meta.Members[inbox]; ok {
+				still = append(still, inbox)
+			}
+		}
+		if len(still) == 0 {
+			return commitDraft{moot: true}, nil
+		}
+		if err := s.mayRemove(still); err != nil {
+			return commitDraft{}, err
+		}
+		return s.draftMembership(it.got, still)
+	case Refresh:
+		return s.draftMembership(it.got, nil)
+	case UpdateMetadata:
+		if err := s.mayUpdateMetadata(w); err != nil {
+			return commitDraft{}, err
+		}
+		data, err := editMutable(mutable, func(m *contents.GroupMutableMetadataV1) { m.Attributes[w.Field] = w.Value })
+		old, was := s.meta.Attributes[w.Field]
+		return contextDraft(exts, extMutableMetadata, data, was && old == w.Value), err
+	case UpdateAdmins:
+		if err := s.mayUpdateAdmins(w); err != nil {
+			return commitDraft{}, err
+		}
+		changed := false
+		data, err := editMutable(mutable, func(m *contents.GroupMutableMetadataV1) { changed = editAdmins(m, w) })
+		return contextDraft(exts, extMutableMetadata, data, !changed), err
+	case UpdatePermissions:
+		if err := s.mayUpdatePermissions(w); err != nil {
+			return commitDraft{}, err
+		}
+		return contextDraft(exts, extPermissions, w.Permissions.encode(), s.meta.Permissions.equal(&w.Permissions)), nil
+	case KeyUpdate:
+		return commitDraft{}, nil // no proposal, only a path
+	}
+	return commitDraft{}, fmt.Errorf("%w: nothing to commit for %T", ErrInvalid, it.wish)
+}
+
+// contextDraft replaces one extension of the group's context. The proposal
+// carries the whole list: what it leaves out would be gone.
+func contextDraft(exts mls.Extensions, t mls.ExtensionType, data []byte, moot bool) commitDraft {
+	return commitDraft{
+		proposals: []mls.Proposal{mls.GroupContextExtensions{Extensions: replaceExtension(exts, t, data)}},
+		moot:      moot,
+	}
+}
+
+// editAdmins changes a list and reports whether that made a difference.
+func editAdmins(m *contents.GroupMutableMetadataV1, w UpdateAdmins) bool {
+	list := m.AdminList
+	if w.Change == AddSuperAdmin || w.Change == RemoveSuperAdmin {
+		list = m.SuperAdminList
+	}
+	at := slices.Index(list.InboxIds, w.Inbox)
+	switch add := w.Change == AddAdmin || w.Change == AddSuperAdmin; {
+	case add && at < 0:
+		list.InboxIds = append(list.InboxIds, w.Inbox)
+	case !add && at >= 0:
+		list.InboxIds = slices.Delete(list.InboxIds, at, at+1)
+	default:
+		return false
+	}
+	return true
+}
+
+// commitOverhead is what a commit holds beside its proposals' key packages: a
+// path through a large tree that nobody has warmed, and the context.
+const commitOverhead = 64 << 10
+
+// draftMembership brings the tree and the membership list to what the identity
+// logs say: inboxes that were fetched as they are now, and without those to
+// remove. Proposals stand in the order of real clients: adds, context, removes.
+func (s *step) draftMembership(got *Fetched, remove []string) (commitDraft, error) {
+	p := membershipPlan{step: s, at: got.Now, members: maps.Clone(s.meta.Members)}
+	for _, key := range s.meta.Failed {
+		p.failed = append(p.failed, bytes.Clone(key))
+	}
+	size := commitOverhead
+	for i, in := range got.Inboxes {
+		if slices.Contains(remove, in.Inbox) {
+			continue // looked up only so that its identities are known
+		}
+		added := p.update(in)
+		if size += added; size > s.env.Limits.CommitBytes && i+1 < len(got.Inboxes) {
+			for _, rest := range got.Inboxes[i+1:] {
+				p.draft.remaining = append(p.draft.remaining, rest.Inbox)
+			}
+			break
+		}
+	}
+	for _, inbox := range remove {
+		if err := p.remove(inbox); err != nil {
+			return commitDraft{}, err
+		}
+	}
+	d := p.draft
+	d.at = got.Now
+	if len(p.adds)+len(p.drops) == 0 && maps.Equal(p.members, s.meta.Members) {
+		if len(d.unreachable) > 0 && len(d.unreachable) == len(got.Inboxes) {
+			return d, fmt.Errorf("%w: %v", ErrNotReachable, d.unreachable)
+		}
+		d.moot = true
+		return d, nil
+	}
+	exts := replaceExtension(s.group.Extensions(), extMembership, encodeMembership(p.members, p.failed))
+	d.proposals = append(p.adds, mls.GroupContextExtensions{Extensions: exts})
+	d.proposals = append(d.proposals, p.drops...)
+	return d, nil
+}
+
+// A membershipPlan collects what one commit changes.
+type membershipPlan struct {
+	*step
+	at      time.Time
+	members map[string]uint64
+	failed  [][]byte
+	adds    []mls.Proposal
+	drops   []mls.Proposal
+	draft   commitDraft
+}
+
+// update takes an inbox to its newest state and returns about how many bytes
+// that adds to the commit.
+func (p *membershipPlan) update(in FetchedInbox) int {
+	old, was := p.members[in.Inbox]
+	if was && in.Sequence <= old {
+		return 0
+	}
+	now, exact := p.env.Identity(in.Inbox, in.Sequence)
+	if in.Sequence == 0 || !exact {
+		p.draft.unreachable = append(p.draft.unreachable, in.Inbox)
+		return 0
+	}
+	var before *identity.State
+	if old != 0 {
+		before, _ = p.env.Identity(in.Inbox, old)
+	}
+	packages := map[string]*KeyPackage{}
+	for _, b := range in.KeyPackages {
+		// One that is no good fails its own installation and nobody else's.
+		if k, err := ParseKeyPackage(p.env.Realm, b); err == nil && k.Inbox == in.Inbox && k.ValidAt(p.at) {
+			packages[string(k.Installation())] = k
+		}
+	}
+	size, reached := 0, false
+	var failed [][]byte
+	for _, key := range installationsOf(now) {
+		if _, member := p.group.Find(key); member {
+			reached = true
+			continue
+		}
+		k := packages[string(key)]
+		if k == nil {
+			failed = append(failed, key)
+			continue
+		}
+		reached = true
+		size += len(k.MLS.Bytes())
+		p.adds = append(p.adds, mls.Add{KeyPackage: k.MLS})
+		p.draft.joiners = append(p.draft.joiners, joinerOf(k))
+		p.failed = slices.DeleteFunc(p.failed, func(f []byte) bool { return bytes.Equal(f, key) })
+	}
+	if !reached && !was {
+		p.draft.unreachable = append(p.draft.unreachable, in.Inbox)
+		return 0
+	}
+	for _, key := range failed {
+		p.fail(key)
+	}
+	for _, key := range installationsOf(before) {
+		if !ownsInstallation(now, key) {
+			p.drop(key)
+		}
+	}
+	p.members[in.Inbox] = in.Sequence
+	return size
+}
+
+// remove takes an inbox out with all installations that it had when the group
+// last looked.
+func (p *membershipPlan) remove(inbox string) error {
+	seq := p.members[inbox]
+	var state *identity.State
+	if seq != 0 {
+		state, _ = p.env.Identity(inbox, seq)
+	}
+	if state == nil {
+		return fmt.Errorf("%w: identity of %s at %d is not known", ErrRejected, inbox, seq)
+	}
+	for _, key := range installationsOf(state) {
+		p.drop(key)
+	}
+	delete(p.members, inbox)
+	return nil
+}
+
+// drop removes an installation's leaf. One that was never in the tree must be
+// named as failed, or receivers miss its removal.
+func (p *membershipPlan) drop(key []byte) {
+	if leaf, ok := p.group.Find(key); ok {
+		p.drops = append(p.drops, mls.Remove{Removed: leaf})
+		return
+	}
+	p.fail(key)
+}
+
+func (p *membershipPlan) fail(key []byte) {
+	if !slices.ContainsFunc(p.failed, func(f []byte) bool { return bytes.Equal(f, key) }) {
+		p.failed = append(p.failed, key)
+	}
+}

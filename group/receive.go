@@ -1,0 +1,238 @@
+package group
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// pastEpochs is how many epochs behind a message may be; mls keeps the keys of
+// as many.
+const pastEpochs = 3
+
+// delivered reads one envelope of the log.
+func (s *step) delivered(d Delivered) error {
+	switch {
+	case d.ID <= s.cursor || !s.group.Active():
+		return nil // read before; or not ours to read
+	case s.waiting != nil:
+		return nil // the log is read again from the cursor when the wait is over
+	case d.After > s.cursor:
+		s.read() // something was missed
+		return nil
+	}
+	return s.receive(d)
+}
+
+// receive takes an envelope apart. Whatever its bytes are, it ends in one of:
+// applied, rejected with a reason, or waiting for an input that it names.
+func (s *step) receive(d Delivered) error {
+	m := d.Message
+	if m == nil {
+		var err error
+		if m, err = s.env.Realm.Parse(d.Data); err != nil {
+			s.reject(d, sha256.Sum256(d.Data), fmt.Errorf("%w: %w", errUndecodable, err))
+			return nil
+		}
+	}
+	hash := m.Hash()
+	switch {
+	case m.WireFormat() != mls.WirePrivateMessage:
+		s.reject(d, hash, errNotPrivate)
+		return nil
+	case !bytes.Equal(m.GroupID(), s.id):
+		s.reject(d, hash, errWrongGroup)
+		return nil
+	}
+	if it := s.outstanding(hash); it != nil {
+		if it.isSend() {
+			s.echoSend(d, m.Epoch(), it)
+			return nil
+		}
+		return s.echoCommit(d, m.Epoch(), it)
+	}
+	next, content, err := s.group.Open(m)
+	if err != nil {
+		s.unopened(d, m, err)
+		return nil
+	}
+	switch c := content.(type) {
+	case *mls.Application:
+		s.application(d, hash, next, c)
+		return nil
+	case *mls.StagedCommit:
+		return s.foreignCommit(d, hash, c)
+	}
+	s.reject(d, hash, errByReference)
+	return nil
+}
+
+// unopened: mls refused an envelope.
+func (s *step) unopened(d Delivered, m *mls.Message, err error) {
+	var own *mls.OwnMessageError
+	var epoch *mls.EpochError
+	switch {
+	case errors.As(err, &own):
+		// Sent by us in a life that this store does not remember. Its
+		// generation is used; never use it again.
+		if next, err := s.group.SkipTo(own.Epoch, own.ContentType, own.Generation); err == nil && next != s.group {
+			s.saveMLS(next.Rows(s.group))
+			s.group = next
+		}
+		err = errOwnMessage
+		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
+			// The others may have followed it; its keys are lost here.
+			s.stall(fmt.Sprintf("own commit %d is not known to this store", d.ID))
+		}
+	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
+		err = errFutureEpoch
+	case errors.As(err, &epoch) && m.ContentType() == mls.ContentCommit:
+		err = errStaleCommit
+	case errors.Is(err, mls.ErrEpochTooOld):
+		err = errTooOld
+	default:
+		err = fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	s.reject(d, m.Hash(), err)
+}
+
+// application stores a message that was opened. The key it used is gone from
+// the next state, whether the message is worth anything or not.
+func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.Application) {
+	s.group = next
+	s.opened++
+	// A member who was removed may still hold keys of past epochs. By the
+	// log, which all read alike, it sent this too late.
+	if c.Epoch != s.group.Epoch() {
+		if _, member := s.group.Find(c.Leaf.SignatureKey); !member {
+			s.reject(d, hash, errSenderRemoved)
+			return
+		}
+	}
+	inbox, err := inboxOf(c.Leaf.Credential)
+	if err != nil {
+		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
+		return
+	}
+	key, content, err := decodePlaintext(c.Data)
+	if err != nil {
+		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
+		return
+	}
+	if isLeaveRequest(content) {
+		s.leaves(inbox)
+	}
+	id := NewMessageID(s.id, key, content)
+	if s.seen(id) {
+		s.advance(d) // sent again by somebody who was not sure
+		return
+	}
+	s.store(d, c.Epoch, Message{
+		ID:           id,
+		Time:         d.Time,
+		Kind:         ApplicationMessage,
+		Sender:       inbox,
+		Installation: c.Leaf.SignatureKey,
+		Key:          key,
+		Content:      content,
+	})
+}
+
+// store writes a message that the log holds: a small row of this member's and
+// a body that all co-hosted members share. The cursor needs no row of its own,
+// since loading takes it from the newest message.
+func (s *step) store(d Delivered, epoch uint64, m Message) {
+	m.Status = StatusPublished
+	m.Position = positionOf(d.ID, m.ID)
+	key := m.Position.key()
+	secret := s.storageSecret(epoch)
+	s.put(TableMessage, key, s.encodeIndex(m, epoch, secret == nil))
+	if secret != nil {
+		s.fx.Save = append(s.fx.Save, Row{Table: TableBody, Key: key, Value: encodeBody(m), Secret: secret})
+	}
+	s.cursor = d.ID
+	if d.Commit {
+		s.lastCommit, s.dirt = d.ID, true
+	}
+	s.ids = append(s.ids, m.ID)
+	s.emit(MessageChanged{m})
+}
+
+// advance reads past an envelope.
+func (s *step) advance(d Delivered) {
+	s.cursor, s.dirt = d.ID, true
+	if d.Commit {
+		s.lastCommit = d.ID
+	}
+}
+
+// rejectedKept is how many rejected envelopes are remembered, for inspection.
+const rejectedKept = 64
+
+// reject reads past an envelope and remembers why.
+func (s *step) reject(d Delivered, hash [32]byte, reason error) {
+	w := newRow(rejectedFormat, 128)
+	w.uint(d.ID)
+	w.time(d.Time)
+	w.raw(hash[:])
+	w.string(reason.Error())
+	s.put(TableRejected, keyOf(s.rejected%rejectedKept), w.b)
+	s.rejected++
+	s.advance(d)
+	s.emit(Rejected{ID: d.ID, Reason: reason})
+}
+
+// wait parks a delivery that cannot be judged yet. The cursor stays before it.
+func (s *step) wait(d Delivered, need []IdentityAt) {
+	s.waiting = &d
+	s.fx.Resolve = need
+	s.stall(fmt.Sprintf("envelope %d waits for inbox %s at %d", d.ID, need[0].Inbox, need[0].Sequence))
+}
+
+// resolved: what the waiting delivery asked for was looked up.
+func (s *step) resolved() error {
+	if s.waiting == nil {
+		return nil
+	}
+	d := *s.waiting
+	s.waiting, s.settled = nil, true
+	s.resume()
+	if err := s.receive(d); err != nil {
+		return err
+	}
+	s.settled = false
+	s.read() // what came meanwhile was not taken
+	return nil
+}
+
+// rewound: the log ends before the cursor now. What was read beyond its end is
+// history here and nowhere else; what follows is read under new IDs. A commit
+// that the log lost leaves this replica alone in its epoch.
+func (s *step) rewound(in Rewound) error {
+	if in.End >= s.cursor {
+		return nil
+	}
+	s.rewinds++
+	s.cursor, s.lastCommit, s.dirt = in.End, min(s.lastCommit, in.End), true
+	s.caughtUp = false
+	s.checkpoint()
+	if s.applied > in.End {
+		s.stall(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
+	}
+	for _, it := range s.intents {
+		if it.inFlight() {
+			s.change(it, func(it *intent) { it.state, it.acked = stateUnsettled, 0 })
+		}
+	}
+	s.fx.Read = 0
+	s.read()
+	for _, it := range s.intents {
+		if it.state == stateUnsettled {
+			s.change(it, func(it *intent) { it.mark = s.marks })
+		}
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package group
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// Env is what a replica is given: who it is, and values that a pure function
+// cannot make.
+type Env struct {
+	Realm  *mls.Realm  // who shares what is public; nil shares nothing
+	Signer *mls.Signer // the installation's key
+	Inbox  string      // the installation's inbox
+	Rand   io.Reader
+	Limits Limits
+
+	// HMACKey marks own messages for push servers; may be nil.
+	HMACKey HMACKey
+
+	// Version is what this client presents itself as where a group demands a
+	// minimum version; empty means the profile's.
+	Version string
+
+	// Identity returns an inbox's state as of the last update at or below the
+	// sequence id that the host has verified, and whether an update has exactly
+	// that id. Where none has, the replica asks to Resolve, and judges by what
+	// Identity says after Resolved. A nil state is an inbox without updates.
+	Identity func(inbox string, sequence uint64) (s *identity.State, exact bool)
+
+	// Shared remembers what is equal for all replicas of a group; nil: nothing.
+	Shared Shared
+
+	// Each runs independent work, in parallel where the host likes; nil: in turn.
+	Each func(n int, f func(i int))
+}
+
+// Shared is a bounded memory of pure functions' results, by a hash of their
+// input. It only ever saves work. The host makes it safe for the concurrency
+// it has; values are immutable.
+type Shared interface {
+	Get(key [32]byte) any // nil: not remembered
+	Put(key [32]byte, value any)
+}
+
+func (e Env) withDefaults() Env {
+	e.Limits = e.Limits.WithDefaults()
+	if e.Version == "" {
+		e.Version = v3.version
+	}
+	if e.Each == nil {
+		e.Each = func(n int, f func(int)) {
+			for i := range n {
+				f(i)
+			}
+		}
+	}
+	return e
+}
+
+// installation returns the own public key.
+func (e *Env) installation() []byte { return e.Signer.Public() }
+
+// A Replica is one installation's view of one group: a deterministic state
+// machine over the group's log. It is not safe for concurrent use, performs no
+// I/O and reads no clock. The same inputs and the same randomness always give
+// the same effects. A Step that fails leaves it as it was.
+type Replica struct {
+	env Env
+	id  []byte // of the group
+	facts
+	position
+
+	group *mls.Group // the newest state
+	saved *mls.Group // the state whose ratchets the store has
+	meta  *Metadata  // of the current epoch
+	keys  []epochKey // storage secrets of the epochs that messages open in, oldest first
+
+	intents []*intent // in the order of the wishes; never changed in place
+	recent  []uint64  // the last messages' ids, a ring; see seen
+	newest  int       // the ring's next slot
+
+	caughtUp bool       // the log was read to its end since loading: sealing is safe
+	reading  uint64     // the mark of the read that is asked for, 0 when none is
+	waiting  *Delivered // the delivery that waits for Resolved
+	settled  bool       // what the waiting delivery asked for was looked up
+}
+
+// facts are what does not change while the installation is a member.
+type facts struct {
+	created time.Time // when the group was created here, or the welcome was sent
+	addedBy string    // inbox; empty where this installation created the group
+	welcome uint64    // the welcome's id, so that it is taken once
+}
+
+// position is where the replica stands. It is the meta row.
+type position struct {
+	cursor     uint64   // ID of the last envelope read
+	lastCommit uint64   // ID of the newest envelope on the commits topic
+	opened     uint64   // messages opened since the ratchets were saved
+	next       uint64   // number of the next intent
+	marks      uint64   // reads asked for
+	rewinds    uint64   // times the log went backwards
+	rejected   uint64   // envelopes rejected; the next slot of that table
+	stalled    string   // why it cannot go on; empty: it can
+	heal       bool     // the store was rolled back: a key update comes before anything is sent
+	applied    uint64   // ID of the last commit that was applied
+	rotated    bool     // this member has sent a path of its own
+	leaving    []string // inboxes that asked to be removed, sorted
+}
+
+// ID returns the group's id.
+func (r *Replica) ID() []byte { return bytes.Clone(r.id) }
+
+// Epoch returns the current MLS epoch.
+func (r *Replica) Epoch() uint64 { return r.group.Epoch() }
+
+// EpochAuthenticator is equal for all members who agree on the whole history.
+func (r *Replica) EpochAuthenticator() []byte { return r.group.EpochAuthenticator() }
+
+// Active reports whether this installation is a member.
+func (r *Replica) Active() bool { return r.group.Active() }
+
+// Metadata returns the group's metadata. It must not be changed.
+func (r *Replica) Metadata() *Metadata { return r.meta }
+
+// Cursor returns the ID of the last envelope read: the log is read after it.
+func (r *Replica) Cursor() uint64 { return r.cursor }
+
+// Stalled returns why the replica cannot go on; empty where it can.
+func (r *Replica) Stalled() string { return r.stalled }
+
+// Created returns when the group was created here or the welcome was sent, and
+// AddedBy the inbox that sent it, empty for a group created here.
+func (r *Replica) Created() time.Time { return r.created }
+func (r *Replica) AddedBy() string    { return r.addedBy }
+
+// WelcomeID returns the id under which the welcome was delivered.
+func (r *Replica) WelcomeID() uint64 { return r.welcome }
+
+// Rotated reports whether this member has committed a path of its own: until
+// then its keys are those of its key package, and a KeyUpdate before the first
+// message heals what may have leaked of them.
+func (r *Replica) Rotated() bool { return r.rotated }
+
+// Pending reports whether anything waits to be sent or settled: such a replica
+// must not be kept from the log.
+func (r *Replica) Pending() bool {
+	return r.reading != 0 || r.waiting != nil ||
+		slices.ContainsFunc(r.intents, func(it *intent) bool { return it.state != stateFailed })
+}
+
+// Installations yields the members' installation keys with the inboxes they
+// claim.
+func (r *Replica) Installations(yield func(installation []byte, inbox string) bool) {
+	for _, leaf := range r.group.Members() {
+		inbox, err := inboxOf(leaf.Credential)
+		if err != nil {
+			continue // members' credentials were read when they came in
+		}
+		if !yield(leaf.SignatureKey, inbox) {
+			return
+		}
+	}
+}
+
+// Group returns the MLS state, for tests and inspection.
+func (r *Replica) Group() *mls.Group { return r.group }
+
+// A step is one Step in progress: a copy of the replica that becomes the
+// replica if all goes well, and the effects so far.
+type step struct {
+	Replica
+	fx   Effects
+	ids  []MessageID // seen in this step
+	dirt bool        // the meta row differs from the store's
+}
+
+// Step advances the replica by one input. The host carries the effects out and
+// feeds the answers back in.
+func (r *Replica) Step(in Input) (Effects, error) {
+	s := &step{Replica: *r}
+	if err := s.apply(in); err != nil {
+		return Effects{}, err
+	}
+	s.pump()
+	s.finish()
+	*r = s.Replica
+	return s.fx, nil
+}
+
+func (s *step) apply(in Input) error {
+	switch in := in.(type) {
+	case Send:
+		return s.send(in)
+	case Retry:
+		return s.retry(in)
+	case AddMembers:
+		return s.addMembers(in)
+	case RemoveMembers:
+		return s.removeMembers(in)
+	case Refresh:
+		return s.refresh(in)
+	case UpdateMetadata:
+		return s.updateMetadata(in)
+	case UpdatePermissions:
+		return s.updatePermissions(in)
+	case UpdateAdmins:
+		return s.updateAdmins(in)
+	case KeyUpdate:
+		return s.keyUpdate(in)
+	case Delivered:
+		return s.delivered(in)
+	case CaughtUp:
+		return s.caughtUpTo(in)
+	case Rewound:
+		return s.rewound(in)
+	case Published:
+		return s.published(in)
+	case Refused:
+		return s.refused(in)
+	case Unknown:
+		return s.unknown(in)
+	case Conflict:
+		return s.conflict(in)
+	case Fetched:
+		return s.fetched(in)
+	case WelcomesSent:
+		return s.welcomesSent(in)
+	case Resolved:
+		return s.resolved()
+	}
+	return fmt.Errorf("%w: input %T", ErrInvalid, in)
+}
+
+// finish saves what the step left to be saved.
+func (s *step) finish() {
+	if s.opened >= checkpointEvery {
+		s.checkpoint()
+	}
+	if s.dirt {
+		s.put(TableMeta, nil, s.encodeMeta())
+	}
+	for _, id := range s.ids {
+		s.remember(id)
+	}
+}
+
+// Passivate returns the rows that the store still lacks. A host that drops an
+// idle replica saves them first; without them a reload reads some messages
+// again, which costs work but loses nothing.
+func (r *Replica) Passivate() []Row {
+	s := &step{Replica: *r}
+	s.checkpoint()
+	s.finish()
+	*r = s.Replica
+	return s.fx.Save
+}
+
+func (s *step) emit(e Event) { s.fx.Emit = append(s.fx.Emit, e) }
+func (s *step) put(t Table, key, value []byte) {
+	s.fx.Save = append(s.fx.Save, Row{Table: t, Key: key, Value: value})
+}
+func (s *step) delete(t Table, key []byte) { s.put(t, key, nil) }
+
+// stall makes a state visible in which the replica waits.
+func (s *step) stall(reason string) {
+	if s.stalled != reason {
+		s.stalled, s.dirt = reason, true
+		s.emit(Stalled{Reason: reason})
+	}
+}
+
+func (s *step) resume() {
+	if s.stalled != "" {
+		s.stalled, s.dirt = "", true
+		s.emit(Resumed{})
+	}
+}
+
+// recentMessages is how far back a message is recognised that comes a second
+// time. Honest senders repeat one within three epochs; it is above
+// checkpointEvery, so that what is opened again after a crash is recognised.
+const recentMessages = 256
+
+// seen reports whether a message of that id was among the last ones.
+func (s *step) seen(id MessageID) bool {
+	return slices.Contains(s.recent, id.short()) || slices.Contains(s.ids, id)
+}
+
+// remember adds to the ring in place: it happens last, when the step succeeds.
+func (s *step) remember(id MessageID) {
+	if len(s.recent) < recentMessages {
+		s.recent = append(s.recent, id.short())
+		return
+	}
+	s.recent[s.newest] = id.short()
+	s.newest = (s.newest + 1) % recentMessages
+}

@@ -1,0 +1,389 @@
+package group_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/proto/contents"
+)
+
+// TestScripts runs the stories under testdata: several installations, one log,
+// real cryptography. Each block is a few commands and what comes of them; see
+// commands for the vocabulary. Rewrite the outputs with -rewrite and read them.
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
+		w := newWorld(t)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			w.t = t
+			w.out.Reset()
+			for line := range strings.Lines(d.Input) {
+				line = strings.TrimSpace(line)
+				w.printf("> %s", line)
+				w.run(words(line))
+				w.agree()
+			}
+			return w.out.String()
+		})
+	})
+}
+
+// words splits a command; double quotes keep words together.
+func words(line string) []string {
+	quoted := false
+	return strings.FieldsFunc(line, func(c rune) bool {
+		if c == '"' {
+			quoted = !quoted
+			return true
+		}
+		return c == ' ' && !quoted
+	})
+}
+
+func (w *world) run(args []string) {
+	command, ok := commands[args[0]]
+	if !ok {
+		w.t.Fatalf("no command %q", args[0])
+	}
+	command(w, args[1:])
+}
+
+// commands is what scripts can say. The first argument is an installation.
+var commands = map[string]func(*world, []string){
+	// people NAME… : each gets an inbox with one installation of that name
+	"people": func(w *world, names []string) {
+		for _, n := range names {
+			w.install(n, n)
+		}
+	},
+	// install NAME PERSON : one more installation
+	"install": func(w *world, a []string) { w.install(a[0], a[1]) },
+	// revoke NAME : the wallet takes an installation back
+	"revoke": func(w *world, a []string) { w.revoke(a[0]) },
+	// create NAME [PRESET [GROUPNAME]]
+	"create": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		c := group.CreateConfig{Now: w.tick()}
+		if len(a) > 1 {
+			c.Permissions = preset(w, a[1])
+		}
+		if len(a) > 2 {
+			c.Name = a[2]
+		}
+		h.create(c)
+	},
+	// limit NAME members|commit N : what its host allows
+	"limit": func(w *world, a []string) {
+		n, err := strconv.Atoi(a[2])
+		w.must(err)
+		h := w.homes[a[0]]
+		if a[1] == "members" {
+			h.limits.Members = n
+		} else {
+			h.limits.CommitBytes = n
+		}
+	},
+	// leave NAME : a message that asks to be removed
+	"leave": func(w *world, a []string) {
+		content, err := proto.Marshal(&contents.EncodedContent{
+			Type: &contents.ContentTypeId{AuthorityId: "xmtp.org", TypeId: "leave_request", VersionMajor: 1}})
+		w.must(err)
+		w.homes[a[0]].step(group.Send{Content: content, Now: w.tick()})
+	},
+	// dm NAME PERSON
+	"dm": func(w *world, a []string) {
+		w.homes[a[0]].create(group.CreateConfig{Kind: group.KindDM, Peer: w.inboxes[a[1]].id, Now: w.tick()})
+	},
+	"add":     func(w *world, a []string) { w.homes[a[0]].step(group.AddMembers{Inboxes: w.ids(a[1:])}) },
+	"remove":  func(w *world, a []string) { w.homes[a[0]].step(group.RemoveMembers{Inboxes: w.ids(a[1:])}) },
+	"refresh": func(w *world, a []string) { w.homes[a[0]].step(group.Refresh{Inboxes: w.ids(a[1:])}) },
+	"rotate":  func(w *world, a []string) { w.homes[a[0]].step(group.KeyUpdate{}) },
+	"rename": func(w *world, a []string) {
+		w.homes[a[0]].step(group.UpdateMetadata{Field: group.AttributeName, Value: a[1]})
+	},
+	// set NAME ATTRIBUTE VALUE
+	"set": func(w *world, a []string) { w.homes[a[0]].step(group.UpdateMetadata{Field: a[1], Value: a[2]}) },
+	// permit NAME PRESET
+	"permit": func(w *world, a []string) {
+		w.homes[a[0]].step(group.UpdatePermissions{Permissions: preset(w, a[1]).Permissions()})
+	},
+	// admin NAME add|drop|super|unsuper PERSON
+	"admin": func(w *world, a []string) {
+		change := map[string]group.AdminChange{"add": group.AddAdmin, "drop": group.RemoveAdmin,
+			"super": group.AddSuperAdmin, "unsuper": group.RemoveSuperAdmin}[a[1]]
+		w.homes[a[0]].step(group.UpdateAdmins{Inbox: w.inboxes[a[2]].id, Change: change})
+	},
+	// send NAME TEXT [KEY]
+	"send": func(w *world, a []string) {
+		in := group.Send{Content: []byte(a[1]), Now: w.tick()}
+		if len(a) > 2 {
+			in.Key = a[2]
+		}
+		w.homes[a[0]].step(in)
+	},
+	// retry NAME TEXT
+	"retry": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		for _, m := range h.replica.Drafts() {
+			if string(m.Content) == a[1] {
+				h.step(group.Retry{Message: m.ID, Now: w.tick()})
+			}
+		}
+	},
+	// publish NAME [FAULT] : send the outbox. Faults strike one envelope:
+	// refused, final, lost (never arrives), unanswered (arrives); nocas: a bus
+	// without compare-and-set
+	"publish": func(w *world, a []string) {
+		fault := ""
+		if len(a) > 1 {
+			fault = a[1]
+		}
+		w.homes[a[0]].send(fault)
+	},
+	"deliver": func(w *world, names []string) {
+		for _, n := range names {
+			w.homes[n].deliver()
+		}
+	},
+	// sync [NAME…] : all send and read until nothing moves
+	"sync": func(w *world, names []string) {
+		if len(names) == 0 {
+			names = w.order
+		}
+		w.sync(names)
+	},
+	// crash NAME : lose the process; what was saved is loaded again
+	"crash": func(w *world, a []string) { w.homes[a[0]].crash(group.LoadConfig{}) },
+	// backup NAME, restore NAME : the store goes back to what it was
+	"backup": func(w *world, a []string) { w.homes[a[0]].backup = w.homes[a[0]].rows.clone() },
+	"restore": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		h.rows = h.backup.clone()
+		h.crash(group.LoadConfig{RolledBack: true})
+	},
+	"passivate": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		h.save(h.replica.Passivate())
+	},
+	"offline": func(w *world, a []string) { w.homes[a[0]].offline = true },
+	"online": func(w *world, a []string) {
+		w.homes[a[0]].offline = false
+		w.homes[a[0]].service()
+	},
+	// junk commits|messages : anybody may write to the bus
+	"junk": func(w *world, a []string) {
+		topic := group.TopicMessages
+		if a[0] == "commits" {
+			topic = group.TopicCommits
+		}
+		e := w.publish(topic, w.anyGroup(), []byte("\x0a\x06\x0a\x04junk"))
+		w.printf("junk is envelope %d", e.id)
+	},
+	// replay ID : somebody publishes an old envelope once more
+	"replay": func(w *world, a []string) {
+		id, err := strconv.ParseUint(a[0], 10, 64)
+		w.must(err)
+		for _, e := range w.log {
+			if e.id == id {
+				w.printf("envelope %d again is envelope %d", id, w.publish(e.topic, []byte(e.key), e.payload).id)
+				return
+			}
+		}
+		w.t.Fatalf("no envelope %d", id)
+	},
+	// forge NAME rename TEXT | remove PERSON | admin : a member whose client
+	// does not ask for permission
+	"forge": func(w *world, a []string) { w.homes[a[0]].forge(a[1:]) },
+	// alone NAME : shares nothing with those who are co-hosted
+	"alone": func(w *world, a []string) { w.homes[a[0]].alone = true },
+	// rewind ID : the log loses its tail, as after a restore
+	"rewind": func(w *world, a []string) {
+		id, err := strconv.ParseUint(a[0], 10, 64)
+		w.must(err)
+		w.log = slices.DeleteFunc(w.log, func(e entry) bool { return e.id > id })
+		w.lastID = id
+		for _, name := range w.order {
+			if h := w.homes[name]; h.replica != nil {
+				h.step(group.Rewound{End: id})
+			}
+		}
+	},
+	// steal NAME OTHER : open a welcome of OTHER's with the wrong keys
+	"steal": func(w *world, a []string) {
+		for _, e := range w.log {
+			if e.topic == group.TopicWelcomes && e.key == string(w.homes[a[1]].signer.Public()) {
+				_, err := w.homes[a[0]].unwrap(e.payload)
+				w.printf("%s: %v", a[0], err)
+				return
+			}
+		}
+	},
+	// show NAME… : what the replica says of the group
+	"show": func(w *world, names []string) {
+		for _, n := range names {
+			w.homes[n].show()
+		}
+	},
+	// history NAME… : what the store says of the messages
+	"history": func(w *world, names []string) {
+		for _, n := range names {
+			h := w.homes[n]
+			list, err := group.History(h.reader(), group.HistoryQuery{})
+			w.must(err)
+			for _, m := range append(list, h.replica.Drafts()...) {
+				w.printf("%s has %s", n, w.describe(m))
+			}
+		}
+	},
+	// same NAME… : all have the same history since the last of them came
+	"same": func(w *world, names []string) {
+		lists, from := make([][]group.Message, len(names)), uint64(0)
+		for i, n := range names {
+			var err error
+			lists[i], err = group.History(w.homes[n].reader(), group.HistoryQuery{})
+			w.must(err)
+			from = max(from, lists[i][0].Position.ID)
+		}
+		var first []group.MessageID
+		for i, list := range lists {
+			var ids []group.MessageID
+			for _, m := range list {
+				if m.Position.ID > from {
+					ids = append(ids, m.ID)
+				}
+			}
+			if i == 0 {
+				first = ids
+			} else if !slices.Equal(ids, first) {
+				w.t.Errorf("%s and %s differ in history", names[0], names[i])
+			}
+		}
+		w.printf("%d messages in the same order", len(first))
+	},
+}
+
+func preset(w *world, name string) group.Preset {
+	switch name {
+	case "default":
+		return group.PresetDefault
+	case "admin_only":
+		return group.PresetAdminOnly
+	case "all_members":
+		return group.PresetAllMembers
+	}
+	w.t.Fatalf("no preset %q", name)
+	return 0
+}
+
+func (w *world) ids(people []string) []string {
+	var out []string
+	for _, p := range people {
+		if in := w.inboxes[p]; in != nil {
+			out = append(out, in.id)
+		} else {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (w *world) anyGroup() []byte {
+	for _, h := range w.homes {
+		if h.replica != nil {
+			return h.replica.ID()
+		}
+	}
+	w.t.Fatal("no group")
+	return nil
+}
+
+func (h *home) create(c group.CreateConfig) {
+	r, fx, err := group.Create(h.env(), c)
+	if err != nil {
+		h.printf("%s: error: %v", h.name, err)
+		return
+	}
+	h.replica = r
+	h.carry(fx)
+}
+
+// forge publishes a commit that is valid MLS and asks nobody.
+func (h *home) forge(what []string) {
+	g := h.replica.Group()
+	exts := slices.Clone(g.Extensions())
+	var proposals []mls.Proposal
+	switch what[0] {
+	case "rename":
+		exts = group.ReplaceAttribute(h.t, exts, group.AttributeName, what[1])
+	case "admin":
+		exts = group.ReplaceSuperAdmins(h.t, exts, h.inbox.id)
+	case "remove":
+		leaf, ok := g.Find(h.homes[what[1]].signer.Public())
+		if !ok {
+			h.t.Fatalf("%s is no member", what[1])
+		}
+		members := maps.Clone(h.replica.Metadata().Members)
+		delete(members, h.homes[what[1]].inbox.id)
+		exts = group.ReplaceMembers(exts, members)
+		proposals = append(proposals, mls.Remove{Removed: leaf})
+	}
+	proposals = append([]mls.Proposal{mls.GroupContextExtensions{Extensions: exts}}, proposals...)
+	c, err := g.Commit(mls.CommitConfig{Rand: h.world.rand, Proposals: proposals})
+	h.must(err)
+	e := h.publish(group.TopicCommits, h.replica.ID(), group.EncodeGroupMessage(c.Message(), nil, false))
+	h.printf("%s: forged commit is envelope %d", h.name, e.id)
+}
+
+func (h *home) show() {
+	r := h.replica
+	if r == nil {
+		h.printf("%s has no group", h.name)
+		return
+	}
+	m := r.Metadata()
+	var members, admins []string
+	for id, seq := range m.Members {
+		members = append(members, fmt.Sprintf("%s@%d", h.byID[id].name, seq))
+	}
+	for _, id := range m.SuperAdmins {
+		admins = append(admins, h.byID[id].name+"*")
+	}
+	for _, id := range m.Admins {
+		admins = append(admins, h.byID[id].name)
+	}
+	slices.Sort(members)
+	slices.Sort(admins)
+	var leaves []string
+	for key := range r.Installations {
+		for _, o := range h.homes {
+			if string(o.signer.Public()) == string(key) {
+				leaves = append(leaves, o.name)
+			}
+		}
+	}
+	state := ""
+	if !r.Active() {
+		state = " inactive"
+	}
+	if r.Stalled() != "" {
+		state += " stalled"
+	}
+	h.printf("%s sees epoch %d%s, name %q, members %v, admins %v, installations %v",
+		h.name, r.Epoch(), state, m.Attributes[group.AttributeName], members, admins, leaves)
+}
+
+func (r rows) clone() rows {
+	out := rows{}
+	for t, m := range r {
+		out[t] = maps.Clone(m)
+	}
+	return out
+}

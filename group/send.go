@@ -1,0 +1,225 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+)
+
+// send takes a message on: it is stored and shown at once, and sealed as soon
+// as nothing is in its way.
+func (s *step) send(in Send) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	if !utf8.ValidString(in.Key) {
+		return fmt.Errorf("%w: idempotency key is not UTF-8", ErrInvalid)
+	}
+	if most := s.env.Limits.PayloadBytes - envelopeOverhead; len(in.Content)+len(in.Key) > most {
+		return fmt.Errorf("%w: message of %d bytes, at most %d", ErrTooLarge, len(in.Content)+len(in.Key), most)
+	}
+	if in.Key == "" {
+		in.Key = s.freshKey(in)
+	}
+	id := NewMessageID(s.id, in.Key, in.Content)
+	s.fx.Message = id
+	if it := s.message(id); it != nil {
+		s.fx.Intent = it.id // the same message again
+		return nil
+	}
+	if s.seen(id) {
+		return nil
+	}
+	s.enrol()
+	it := s.change(s.begin(in), func(it *intent) { it.message = id })
+	s.saveIntent(it)
+	s.emit(MessageChanged{s.draft(it)})
+	return nil
+}
+
+// freshKey is the time of sending, made later where the same content was sent
+// in the same nanosecond.
+func (s *step) freshKey(in Send) string {
+	for at := nanos(in.Now); ; at++ {
+		key := strconv.FormatInt(at, 10)
+		if id := NewMessageID(s.id, key, in.Content); s.message(id) == nil && !s.seen(id) {
+			return key
+		}
+	}
+}
+
+// message returns the intent of an own message that is not Published.
+func (s *step) message(id MessageID) *intent {
+	for _, it := range s.intents {
+		if it.isSend() && it.message == id {
+			return it
+		}
+	}
+	return nil
+}
+
+// retry starts a failed message again, behind what was wished since.
+func (s *step) retry(in Retry) error {
+	if !s.group.Active() {
+		return ErrInactive
+	}
+	old := s.message(in.Message)
+	if old == nil || old.state != stateFailed {
+		return fmt.Errorf("%w: %v", ErrNoMessage, in.Message)
+	}
+	wish := old.wish.(Send)
+	wish.Now = in.Now
+	s.drop(old)
+	it := s.change(s.begin(wish), func(it *intent) { it.message = in.Message })
+	s.fx.Message = in.Message
+	s.saveIntent(it)
+	s.emit(MessageChanged{s.draft(it)})
+	return nil
+}
+
+// draft shows an own message that is not Published.
+func (s *step) draft(it *intent) Message {
+	wish := it.wish.(Send)
+	m := Message{
+		ID:           it.message,
+		Time:         wish.Now,
+		Kind:         ApplicationMessage,
+		Status:       StatusUnpublished,
+		Sender:       s.env.Inbox,
+		Installation: s.env.installation(),
+		Key:          wish.Key,
+		Content:      wish.Content,
+		Push:         wish.Push,
+		Attempts:     it.attempts,
+	}
+	if it.state == stateFailed {
+		m.Status, m.Reason = StatusFailed, it.reason
+	}
+	return m
+}
+
+// pump lets intents go on in the order of the wishes: what was wished later is
+// not sent earlier. A commit lets nothing behind it go before its outcome is
+// known, so there is one in flight; messages share a window.
+func (s *step) pump() {
+	if !s.group.Active() || !s.caughtUp || s.waiting != nil || s.stalled != "" {
+		return
+	}
+	inFlight := 0
+	for i := 0; i < len(s.intents); i++ {
+		it := s.intents[i]
+		for it != nil && it.state == statePlanned {
+			if it.isSend() && inFlight >= s.env.Limits.InFlight {
+				return
+			}
+			it = s.build(it)
+		}
+		switch {
+		case it == nil:
+			i-- // it is done, and gone from the list
+		case it.state == stateFailed || it.state == stateWelcoming:
+		case it.state == stateSealed && it.isSend():
+			inFlight++
+		default:
+			return
+		}
+	}
+}
+
+// seal encrypts a message in the current epoch. The generation it uses, its
+// exact bytes and its intent are one transaction, durable before it is sent.
+func (s *step) seal(it *intent) (*intent, error) {
+	wish := it.wish.(Send)
+	next, data, err := s.group.Seal(s.env.Rand, nil, encodePlaintext(wish.Key, wish.Content))
+	if err != nil {
+		return it, err
+	}
+	hmac, err := s.env.HMACKey.mark(s.id, wish.Now, data)
+	if err != nil {
+		return it, err
+	}
+	s.saveMLS(next.Rows(s.group))
+	s.group = next
+	return s.commitTo(it, &sealed{
+		epoch:   s.group.Epoch(),
+		hash:    hashOf(data),
+		payload: EncodeGroupMessage(data, hmac, wish.Push),
+	}), nil
+}
+
+// commitTo makes an intent's bytes durable and sends them.
+func (s *step) commitTo(it *intent, b *sealed) *intent {
+	it = s.change(it, func(it *intent) { it.state, it.sealed, it.acked = stateSealed, b, 0 })
+	s.saveSealed(it)
+	s.saveIntent(it)
+	s.publish(it)
+	return it
+}
+
+// build makes a planned intent's payload. It returns the intent as it is then;
+// nil where it is over. A payload that could not be built is an attempt.
+func (s *step) build(it *intent) *intent {
+	var next *intent
+	var err error
+	if it.isSend() {
+		next, err = s.seal(it)
+	} else {
+		next, err = s.plan(it)
+	}
+	if err == nil {
+		return next
+	}
+	it = s.attempt(it, err.Error())
+	if it.attempts >= maxAttempts || hopeless(err) {
+		s.fail(it, err)
+		return s.find(it.id)
+	}
+	return it
+}
+
+// hopeless reports whether an error says no for good: trying again would give
+// the same.
+func hopeless(err error) bool {
+	for _, target := range []error{ErrTooLarge, ErrForbidden, ErrInvalid, ErrNotMember, ErrNotReachable, ErrGroupFull, ErrInactive} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// echoSend: the log delivers the own message that an intent sent.
+func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
+	if epoch+pastEpochs < s.group.Epoch() {
+		// It came so late that nobody opens it: once more, same message.
+		s.unseal(it)
+		s.advance(d)
+		return
+	}
+	wish := it.wish.(Send)
+	if isLeaveRequest(wish.Content) {
+		s.leaves(s.env.Inbox)
+	}
+	s.drop(it)
+	s.store(d, epoch, Message{
+		ID:           it.message,
+		Time:         d.Time,
+		Kind:         ApplicationMessage,
+		Sender:       s.env.Inbox,
+		Installation: s.env.installation(),
+		Key:          wish.Key,
+		Content:      wish.Content,
+	})
+	s.emit(IntentDone{Intent: it.id})
+}
+
+// failAll: nothing of ours can be sent any more. Whatever is in the log behind
+// the removal is refused by everybody, so no read is needed to fail it.
+func (s *step) failAll(err error) {
+	for _, it := range s.intents {
+		if it.state != stateFailed && it.state != stateWelcoming {
+			s.fail(it, err)
+		}
+	}
+}

@@ -1,0 +1,500 @@
+package group
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// What a replica keeps in the store, and how it comes back. Nothing is written
+// that did not change: a message costs one small row of its member's and one
+// body that its co-hosted members share.
+
+// Formats of the rows, by table.
+const (
+	metaFormat     = 1
+	intentFormat   = 1
+	sealedFormat   = 1
+	indexFormat    = 1
+	bodyFormat     = 1
+	rejectedFormat = 1
+	storageFormat  = 1
+)
+
+// checkpointEvery is after how many opened messages the ratchets are saved. A
+// reload opens at most as many again.
+const checkpointEvery = 64
+
+// hashOf identifies a message's bytes.
+func hashOf(data []byte) [32]byte { return sha256.Sum256(data) }
+
+// saveMLS takes over the rows that mls wants written.
+func (s *step) saveMLS(rows []mls.Row) {
+	for _, row := range rows {
+		t := tableOf(row.Kind)
+		s.fx.Save = append(s.fx.Save, Row{Table: t, Key: row.Key, Value: row.Value, Secret: row.Secret})
+	}
+}
+
+func tableOf(kind mls.RowKind) Table {
+	switch kind {
+	case mls.RowTree:
+		return TableTree
+	case mls.RowEpoch:
+		return TableEpoch
+	case mls.RowMember:
+		return TableMember
+	}
+	return TableOwn
+}
+
+// checkpoint saves the ratchets as they are now.
+func (s *step) checkpoint() {
+	if s.opened == 0 {
+		return
+	}
+	s.saveMLS(s.group.Rows(s.saved))
+	s.saved, s.opened, s.dirt = s.group, 0, true
+}
+
+// An epochKey is the secret under which the bodies of an epoch's messages lie in
+// the store: all who could open them can derive it, nobody else.
+type epochKey struct {
+	epoch  uint64
+	secret []byte
+}
+
+const storageLabel = "conclave storage"
+
+// addStorageKey derives the current epoch's storage secret. It is kept as long
+// as the history that it protects.
+func (s *step) addStorageKey() {
+	secret, err := s.group.Export(storageLabel, nil, 32)
+	if err != nil {
+		return // a removed member; bodies are written inline
+	}
+	epoch := s.group.Epoch()
+	s.keys = append(slices.Clone(s.keys), epochKey{epoch, secret})
+	if len(s.keys) > pastEpochs+1 {
+		s.keys = s.keys[len(s.keys)-pastEpochs-1:]
+	}
+	w := newRow(storageFormat, len(secret))
+	w.raw(secret)
+	s.put(TableStorage, keyOf(epoch), w.b)
+}
+
+// storageSecret returns the secret for bodies of an epoch; nil where it is not
+// known, and then a body is the member's own.
+func (s *step) storageSecret(epoch uint64) []byte {
+	for _, k := range s.keys {
+		if k.epoch == epoch {
+			return k.secret
+		}
+	}
+	return nil
+}
+
+// encodeMeta writes the meta row.
+func (s *step) encodeMeta() []byte {
+	w := newRow(metaFormat, 160)
+	w.bytes(s.id)
+	w.time(s.created)
+	w.string(s.addedBy)
+	w.uint(s.welcome)
+	for _, n := range []uint64{s.cursor, s.lastCommit, s.opened, s.next, s.marks, s.rewinds, s.rejected, s.applied} {
+		w.uint(n)
+	}
+	w.string(s.stalled)
+	w.bool(s.heal)
+	w.bool(s.rotated)
+	w.strings(s.leaving)
+	return w.b
+}
+
+func (r *Replica) decodeMeta(b []byte) error {
+	d := rowReader(b, metaFormat)
+	r.id = slices.Clone(d.bytes())
+	r.created = d.time()
+	r.addedBy = d.string()
+	r.welcome = d.uint()
+	for _, n := range []*uint64{&r.cursor, &r.lastCommit, &r.opened, &r.next, &r.marks, &r.rewinds, &r.rejected, &r.applied} {
+		*n = d.uint()
+	}
+	r.stalled = d.string()
+	r.heal = d.bool()
+	r.rotated = d.bool()
+	r.leaving = d.strings()
+	return d.end()
+}
+
+// encodeIndex writes a member's row of a message. The body stands in it where
+// it is not shared.
+func (s *step) encodeIndex(m Message, epoch uint64, inline bool) []byte {
+	w := newRow(indexFormat, 48)
+	w.uint(uint64(m.Kind))
+	w.uint(s.rewinds)
+	w.uint(epoch)
+	w.raw(m.ID[:])
+	if inline {
+		w.raw(encodeBody(m))
+	}
+	return w.b
+}
+
+func decodeIndex(key, b []byte) (m Message, rewinds, epoch uint64, inline []byte, err error) {
+	var ok bool
+	if m.Position, ok = parsePosition(key); !ok {
+		return m, 0, 0, nil, fmt.Errorf("%w: message key", ErrCorrupt)
+	}
+	d := rowReader(b, indexFormat)
+	m.Kind, m.Status = MessageKind(d.uint()), StatusPublished
+	rewinds, epoch = d.uint(), d.uint()
+	d.fixed(m.ID[:])
+	if d.err == nil && len(d.b) > 0 {
+		inline = d.take(uint64(len(d.b)))
+	}
+	return m, rewinds, epoch, inline, d.end()
+}
+
+// encodeBody writes what is equal for all who have a message.
+func encodeBody(m Message) []byte {
+	w := newRow(bodyFormat, len(m.Content)+len(m.Key)+len(m.Sender)+len(m.Installation)+24)
+	w.time(m.Time)
+	w.string(m.Sender)
+	w.bytes(m.Installation)
+	w.string(m.Key)
+	w.bytes(m.Content)
+	return w.b
+}
+
+func (m *Message) decodeBody(b []byte) error {
+	d := rowReader(b, bodyFormat)
+	m.Time = d.time()
+	m.Sender = d.string()
+	m.Installation = d.bytes()
+	m.Key = d.string()
+	m.Content = d.bytes()
+	return d.end()
+}
+
+// saveIntent writes an intent's row: a draft for a message.
+func (s *step) saveIntent(it *intent) {
+	if it.isSend() {
+		m := s.draft(it)
+		w := newRow(bodyFormat, len(m.Content)+128)
+		w.uint(uint64(it.state))
+		w.uint(uint64(it.attempts))
+		w.string(it.reason)
+		w.bool(m.Push)
+		w.bytes(encodeBody(m))
+		s.put(TableDraft, keyOf(it.id), w.b)
+	} else {
+		w := newRow(intentFormat, 256)
+		w.uint(uint64(it.state))
+		w.uint(uint64(it.attempts))
+		w.string(it.reason)
+		w.uint(it.acked)
+		w.strings(it.unreachable)
+		w.strings(it.remaining)
+		encodeWish(w, it.wish)
+		s.put(TableIntent, keyOf(it.id), w.b)
+	}
+	s.fx.Durable = true
+}
+
+func (r *Replica) decodeDraft(id uint64, b []byte) (*intent, error) {
+	d := rowReader(b, bodyFormat)
+	it := &intent{id: id, state: intentState(d.uint()), attempts: int(d.uint()), reason: d.string()}
+	push := d.bool()
+	body := d.bytes()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	var m Message
+	if err := m.decodeBody(slices.Clone(body)); err != nil {
+		return nil, err
+	}
+	it.wish = Send{Key: m.Key, Content: m.Content, Push: push, Now: m.Time}
+	it.message = NewMessageID(r.id, m.Key, m.Content)
+	return it, nil
+}
+
+func decodeIntent(id uint64, b []byte) (*intent, error) {
+	d := rowReader(b, intentFormat)
+	it := &intent{id: id, state: intentState(d.uint()), attempts: int(d.uint()), reason: d.string()}
+	it.acked = d.uint()
+	it.unreachable, it.remaining = d.strings(), d.strings()
+	it.wish = decodeWish(d)
+	return it, d.end()
+}
+
+// Wishes are stored under a number.
+const (
+	wishAddMembers = iota + 1
+	wishRemoveMembers
+	wishRefresh
+	wishMetadata
+	wishPermissions
+	wishAdmins
+	wishKeyUpdate
+)
+
+func encodeWish(w *rowWriter, wish Input) {
+	switch wish := wish.(type) {
+	case AddMembers:
+		w.uint(wishAddMembers)
+		w.strings(wish.Inboxes)
+	case RemoveMembers:
+		w.uint(wishRemoveMembers)
+		w.strings(wish.Inboxes)
+	case Refresh:
+		w.uint(wishRefresh)
+		w.strings(wish.Inboxes)
+	case UpdateMetadata:
+		w.uint(wishMetadata)
+		w.string(wish.Field)
+		w.string(wish.Value)
+	case UpdatePermissions:
+		w.uint(wishPermissions)
+		w.bytes(wish.Permissions.encode())
+	case UpdateAdmins:
+		w.uint(wishAdmins)
+		w.string(wish.Inbox)
+		w.uint(uint64(wish.Change))
+	case KeyUpdate:
+		w.uint(wishKeyUpdate)
+	}
+}
+
+func decodeWish(d *rowDecoder) Input {
+	switch d.uint() {
+	case wishAddMembers:
+		return AddMembers{Inboxes: d.strings()}
+	case wishRemoveMembers:
+		return RemoveMembers{Inboxes: d.strings()}
+	case wishRefresh:
+		return Refresh{Inboxes: d.strings()}
+	case wishMetadata:
+		return UpdateMetadata{Field: d.string(), Value: d.string()}
+	case wishPermissions:
+		p, err := decodePermissions(d.bytes())
+		if err != nil {
+			d.fail("permissions")
+			return nil
+		}
+		return UpdatePermissions{Permissions: *p}
+	case wishAdmins:
+		return UpdateAdmins{Inbox: d.string(), Change: AdminChange(d.uint())}
+	case wishKeyUpdate:
+		return KeyUpdate{}
+	}
+	d.fail("unknown wish")
+	return nil
+}
+
+// saveSealed writes what an intent publishes. It holds private keys.
+func (s *step) saveSealed(it *intent) {
+	b := it.sealed
+	w := newRow(sealedFormat, len(b.payload)+len(b.staged)+len(b.data)+len(b.welcome)+1400*len(b.joiners)+64)
+	w.uint(b.epoch)
+	w.raw(b.hash[:])
+	w.bytes(b.payload)
+	w.bytes(b.staged)
+	w.bytes(b.welcome)
+	w.uint(uint64(len(b.joiners)))
+	for _, j := range b.joiners {
+		w.bytes(j.installation)
+		w.bytes(j.key)
+		w.uint(uint64(j.algorithm))
+		w.bool(j.pointers)
+	}
+	s.put(TableSealed, keyOf(it.id), w.b)
+}
+
+func decodeSealed(row []byte, commit bool) (*sealed, error) {
+	d := rowReader(slices.Clone(row), sealedFormat)
+	b := &sealed{epoch: d.uint()}
+	d.fixed(b.hash[:])
+	b.payload, b.staged, b.welcome = d.bytes(), d.bytes(), d.bytes()
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		b.joiners = append(b.joiners, joiner{d.bytes(), d.bytes(), wrapper(d.uint()), d.bool()})
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if commit {
+		var err error
+		if b.data, err = DecodeGroupMessage(b.payload); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+	}
+	return b, nil
+}
+
+// LoadConfig says how to load.
+type LoadConfig struct {
+	// RolledBack says that the store is older than what was once saved: the
+	// replica catches up and gives itself a fresh key before it sends anything.
+	RolledBack bool
+}
+
+// Load restores a replica from its rows. It sends nothing before the log was
+// read to its end: what it sent before the rows were last saved may be there,
+// and no key is ever used twice.
+func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
+	s := &step{Replica: Replica{env: env.withDefaults()}}
+	meta, err := rows.Get(TableMeta, nil, nil)
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if meta == nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w: no meta row", ErrCorrupt)
+	}
+	if err := s.decodeMeta(meta); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	s.group, err = mls.Restore(s.env.Realm, s.env.Signer, func(kind mls.RowKind, key, secret []byte) ([]byte, error) {
+		return rows.Get(tableOf(kind), key, secret)
+	}, func(kind mls.RowKind) (keys [][]byte, err error) {
+		err = rows.Scan(tableOf(kind), nil, func(key, _ []byte) bool {
+			keys = append(keys, slices.Clone(key))
+			return true
+		})
+		return keys, err
+	})
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	s.saved = s.group
+	if s.meta, err = s.decode(s.group.Extensions()); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if s.applied <= s.cursor {
+		s.stalled = "" // whatever it waited for is asked for again
+	}
+	if s.group.Active() {
+		s.read()
+		s.reopen(c.RolledBack)
+	}
+	s.finish()
+	r := s.Replica
+	return &r, s.fx, nil
+}
+
+// loadKeys reads the storage secrets of the epochs that messages open in.
+func (r *Replica) loadKeys(rows RowReader) error {
+	var err error
+	scan := rows.ScanBack(TableStorage, nil, func(key, value []byte) bool {
+		d := rowReader(value, storageFormat)
+		k := epochKey{epoch: rowNumber(key, d), secret: slices.Clone(d.take(32))}
+		if err = d.end(); err != nil {
+			return false
+		}
+		r.keys = append(r.keys, k)
+		return len(r.keys) <= pastEpochs
+	})
+	slices.Reverse(r.keys)
+	return errors.Join(scan, err)
+}
+
+// loadRecent reads the newest messages: to recognise repeats, and because the
+// newest one is where the cursor is.
+func (r *Replica) loadRecent(rows RowReader) error {
+	var err error
+	scan := rows.ScanBack(TableMessage, nil, func(key, value []byte) bool {
+		m, rewinds, _, _, e := decodeIndex(key, value)
+		if err = e; err != nil {
+			return false
+		}
+		r.recent = append(r.recent, m.ID.short())
+		if rewinds == r.rewinds {
+			r.cursor = max(r.cursor, m.Position.ID)
+		}
+		return len(r.recent) < recentMessages
+	})
+	slices.Reverse(r.recent)
+	return errors.Join(scan, err)
+}
+
+// loadIntents reads what was on its way.
+func (r *Replica) loadIntents(rows RowReader) error {
+	var err error
+	load := func(t Table, decode func(uint64, []byte) (*intent, error)) error {
+		scan := rows.Scan(t, nil, func(key, value []byte) bool {
+			d := &rowDecoder{}
+			id := rowNumber(key, d)
+			var it *intent
+			if err = d.err; err == nil {
+				it, err = decode(id, value)
+			}
+			if err != nil {
+				return false
+			}
+			r.next = max(r.next, id)
+			r.intents = append(r.intents, it)
+			return true
+		})
+		return errors.Join(scan, err)
+	}
+	if err := errors.Join(load(TableDraft, r.decodeDraft), load(TableIntent, decodeIntent)); err != nil {
+		return err
+	}
+	slices.SortFunc(r.intents, func(a, b *intent) int { return int(a.id) - int(b.id) })
+	for _, it := range r.intents {
+		switch it.state {
+		case stateSealed, stateUnsettled, stateWelcoming:
+			row, err := rows.Get(TableSealed, keyOf(it.id), nil)
+			if err != nil {
+				return err
+			}
+			if it.sealed, err = decodeSealed(row, !it.isSend()); err != nil {
+				return err
+			}
+		case stateFetching:
+			it.state = statePlanned
+		case statePlanned, stateFailed:
+		default:
+			return fmt.Errorf("%w: intent state %d", ErrCorrupt, it.state)
+		}
+	}
+	return nil
+}
+
+// reopen picks up what was on its way: whether it arrived is unknown.
+func (s *step) reopen(rolledBack bool) {
+	for _, it := range s.intents {
+		switch it.state {
+		case stateSealed, stateUnsettled:
+			s.change(it, func(it *intent) { it.state, it.mark = stateUnsettled, s.marks })
+		case stateWelcoming:
+			s.sendWelcomes(it)
+		}
+	}
+	if rolledBack && !s.heal {
+		s.heal, s.dirt = true, true
+	}
+	if s.heal && !slices.ContainsFunc(s.intents, func(it *intent) bool { _, ok := it.wish.(KeyUpdate); return ok }) {
+		it := s.begin(KeyUpdate{})
+		s.intents = append([]*intent{it}, s.intents[:len(s.intents)-1]...)
+		s.saveIntent(it)
+	}
+}
+
+// rowNumber reads the key of a numbered row.
+func rowNumber(key []byte, d *rowDecoder) uint64 {
+	if len(key) != 8 {
+		d.fail("key is no number")
+		return 0
+	}
+	var n uint64
+	for _, c := range key {
+		n = n<<8 | uint64(c)
+	}
+	return n
+}

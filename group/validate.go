@@ -1,0 +1,389 @@
+package group
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// A commit that is valid under RFC 9420 must also obey the group's own rules.
+// They are checked by every member, on the same data and in the same order, so
+// that all agree; where real clients are lenient this is too, since a stricter
+// member would leave the others behind.
+
+// A verdict is what became of judging a commit.
+type verdict struct {
+	err        error     // why it is rejected; nil: it is valid
+	after      *Metadata // of the epoch it leads to
+	actor      string    // the committer's inbox
+	transcript []byte    // what to tell of it; nil: nothing
+	need       []IdentityAt
+}
+
+// judge decides about a commit at its place in the log. The verdict is equal
+// for all members, so co-hosted ones find it where the first left it. The key
+// holds the epoch authenticator: only a member of the epoch can ask.
+func (s *step) judge(c *mls.StagedCommit, hash [32]byte, at time.Time) *verdict {
+	h := sha256.New()
+	h.Write([]byte("commit verdict"))
+	h.Write(s.group.EpochAuthenticator())
+	h.Write(hash[:])
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(at.Unix())))
+	for _, inbox := range s.leaving { // the transcript depends on it
+		h.Write([]byte(inbox))
+	}
+	key := [32]byte(h.Sum(nil))
+	if v, ok := s.recall(key).(*verdict); ok {
+		return v
+	}
+	j := judge{step: s, commit: c, at: at, exact: true}
+	v := &verdict{}
+	v.err = j.check(v)
+	v.need = j.need
+	if len(v.need) == 0 && j.exact && s.env.Shared != nil {
+		s.env.Shared.Put(key, v)
+	}
+	return v
+}
+
+func (s *step) recall(key [32]byte) any {
+	if s.env.Shared == nil {
+		return nil
+	}
+	return s.env.Shared.Get(key)
+}
+
+// A judge holds what the rules look at.
+type judge struct {
+	*step
+	commit *mls.StagedCommit
+	at     time.Time
+	before *Metadata
+	after  *Metadata
+	adds   []*mls.LeafNode // in the order of the proposals
+	drops  []*mls.LeafNode // removed leaves, of the old tree
+	need   []IdentityAt
+	exact  bool // every identity asked for was there: the verdict may be remembered
+}
+
+// check applies the rules in their order.
+func (j *judge) check(v *verdict) error {
+	var err error
+	j.before = j.meta
+	if j.after, err = j.decode(j.commit.Context().Extensions); err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	v.after = j.after
+	if err := j.attributeSizes(); err != nil {
+		return err
+	}
+	actor, err := j.proposals()
+	if err != nil {
+		return err
+	}
+	v.actor = actor
+	if err := j.sequences(); err != nil {
+		return err
+	}
+	want := j.expected()
+	pathInbox, pathState := j.actorIdentity()
+	if len(j.need) > 0 {
+		return nil
+	}
+	if err := want.err; err != nil {
+		return err
+	}
+	if err := j.installations(want, j.before.RoleOf(actor) == SuperAdmin); err != nil {
+		return err
+	}
+	if !ownsInstallation(pathState, j.commit.PathLeaf().SignatureKey) {
+		return fmt.Errorf("%w: inbox %s", errActorIdentity, pathInbox)
+	}
+	if err := j.policies(actor); err != nil {
+		return err
+	}
+	v.transcript = transcriptOf(actor, j.before, j.after, j.leaving)
+	return nil
+}
+
+// attributeSizes: changed attributes are within their limits.
+func (j *judge) attributeSizes() error {
+	for _, name := range changedAttributes(j.before, j.after) {
+		if limit, ok := v3.attributeLimit[name]; ok && len(j.after.Attributes[name]) > limit {
+			return fmt.Errorf("%w: %s over %d bytes", errAttributeSize, name, limit)
+		}
+	}
+	return nil
+}
+
+// proposals: all by the committer and by value, of the types the profile uses,
+// and a path under the key that the committer had. It returns the committer's
+// inbox.
+func (j *judge) proposals() (string, error) {
+	leaf, ok := j.group.Member(j.commit.Committer())
+	if !ok || !j.commit.HasPath() {
+		return "", errActorKey
+	}
+	for _, p := range j.commit.Proposals() {
+		if p.ByReference || p.Sender != j.commit.Committer() {
+			return "", errManyActors
+		}
+		switch p := p.Proposal.(type) {
+		case mls.Add:
+			if !validLifetime(p.KeyPackage.LeafNode.Lifetime, j.at) {
+				return "", errExpired
+			}
+			j.adds = append(j.adds, p.KeyPackage.LeafNode)
+		case mls.Remove:
+			removed, ok := j.group.Member(p.Removed)
+			if !ok {
+				return "", errUnexpectedRemove
+			}
+			j.drops = append(j.drops, removed)
+		case mls.GroupContextExtensions:
+		default:
+			return "", fmt.Errorf("%w: %T", errProposalType, p)
+		}
+	}
+	if !bytes.Equal(j.commit.PathLeaf().SignatureKey, leaf.SignatureKey) {
+		return "", errActorKey
+	}
+	inbox, err := inboxOf(leaf.Credential)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	return inbox, nil
+}
+
+// sequences: no inbox is taken at an older state than before.
+func (j *judge) sequences() error {
+	for inbox, seq := range j.after.Members {
+		if old, was := j.before.Members[inbox]; was && seq < old {
+			return fmt.Errorf("%w: inbox %s from %d to %d", errSequenceBack, inbox, old, seq)
+		}
+	}
+	return nil
+}
+
+// A diff is what identity logs say should happen to the tree.
+type diff struct {
+	added, removed map[string]bool // by installation key
+	err            error
+}
+
+// expected compares the identity states that the two memberships cite.
+func (j *judge) expected() diff {
+	d := diff{added: map[string]bool{}, removed: map[string]bool{}}
+	for inbox, seq := range j.after.Members {
+		old, was := j.before.Members[inbox]
+		if was && old == seq {
+			continue
+		}
+		after, exact := j.stateAt(inbox, seq)
+		if !was && !exact && d.err == nil {
+			d.err = fmt.Errorf("%w: inbox %s at %d", errMissingIdentity, inbox, seq)
+		}
+		before, _ := j.stateAt(inbox, old) // 0 where it was no member: the empty state
+		d.add(before, after)
+	}
+	for inbox, seq := range j.before.Members {
+		if _, is := j.after.Members[inbox]; !is {
+			before, _ := j.stateAt(inbox, seq)
+			d.add(before, nil)
+		}
+	}
+	return d
+}
+
+func (d *diff) add(before, after *identity.State) {
+	for _, key := range installationsOf(after) {
+		if !ownsInstallation(before, key) {
+			d.added[string(key)] = true
+		}
+	}
+	for _, key := range installationsOf(before) {
+		if !ownsInstallation(after, key) {
+			d.removed[string(key)] = true
+		}
+	}
+}
+
+// stateAt asks for an identity state. One that is not there is waited for once;
+// after it was looked up, the newest state below it stands in, as real clients
+// have it for inboxes that are members already.
+func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
+	if seq == 0 {
+		return nil, true
+	}
+	state, exact := j.env.Identity(inbox, seq)
+	if !exact {
+		j.exact = false
+		if !j.settled {
+			j.need = append(j.need, IdentityAt{inbox, seq})
+		}
+	}
+	return state, exact
+}
+
+// installations: the leaves added and removed are those that the inboxes gained
+// and lost, except for installations named as failed.
+func (j *judge) installations(want diff, superAdmin bool) error {
+	failed := map[string]bool{}
+	for _, key := range j.after.Failed {
+		failed[string(key)] = true
+	}
+	dropped := map[string]bool{}
+	for _, leaf := range j.drops {
+		dropped[string(leaf.SignatureKey)] = true
+	}
+	for _, leaf := range j.adds {
+		key := string(leaf.SignatureKey)
+		inbox, err := inboxOf(leaf.Credential)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errWrongInbox, err)
+		}
+		if superAdmin && dropped[key] {
+			delete(dropped, key) // taken out and in again, to repair a fork
+		} else if _, member := j.group.Find(leaf.SignatureKey); !want.added[key] && !member {
+			return fmt.Errorf("%w: %x", errUnexpectedAdd, key)
+		}
+		// Real clients leave this to the joiners; but a leaf that speaks for
+		// somebody else's inbox must not come in at all.
+		state, _ := j.stateAt(inbox, j.after.Members[inbox])
+		if !ownsInstallation(state, leaf.SignatureKey) {
+			return fmt.Errorf("%w: inbox %s", errWrongInbox, inbox)
+		}
+	}
+	for key := range want.removed {
+		if !dropped[key] && !failed[key] {
+			return fmt.Errorf("%w: %x stayed", errUnexpectedRemove, key)
+		}
+	}
+	for key := range dropped {
+		if want.removed[key] && !failed[key] || superAdmin && failed[key] {
+			continue
+		}
+		return fmt.Errorf("%w: %x", errUnexpectedRemove, key)
+	}
+	return nil
+}
+
+// actorIdentity is the state that must own the committer's new leaf: that of
+// the inbox it claims, as the new membership cites it.
+func (j *judge) actorIdentity() (string, *identity.State) {
+	inbox, err := inboxOf(j.commit.PathLeaf().Credential)
+	if err != nil {
+		return "", nil
+	}
+	seq, member := j.after.Members[inbox]
+	if !member {
+		return inbox, nil
+	}
+	state, exact := j.stateAt(inbox, seq)
+	if !exact {
+		return inbox, nil
+	}
+	return inbox, state
+}
+
+// policies: the committer may do all that the commit does. Roles are those from
+// before it.
+func (j *judge) policies(actor string) error {
+	before, after := j.before, j.after
+	role := before.RoleOf(actor)
+	p := &before.Permissions
+	var added, removed []string
+	for inbox := range after.Members {
+		if _, was := before.Members[inbox]; !was {
+			added = append(added, inbox)
+		}
+	}
+	for inbox := range before.Members {
+		if _, is := after.Members[inbox]; !is {
+			removed = append(removed, inbox)
+		}
+	}
+	if len(added) > 0 && !p.AddMember.permits(role) && !before.completesDM(actor, added) {
+		return fmt.Errorf("%w: add members", errPolicy)
+	}
+	if len(removed) > 0 && !p.RemoveMember.permits(role) {
+		return fmt.Errorf("%w: remove members", errPolicy)
+	}
+	for _, inbox := range removed {
+		if before.RoleOf(inbox) == SuperAdmin {
+			return fmt.Errorf("%w: remove a super admin", errPolicy)
+		}
+	}
+	for _, name := range changedAttributes(before, after) {
+		if !p.metadataPolicy(name).permits(role) {
+			return fmt.Errorf("%w: change %s", errPolicy, name)
+		}
+	}
+	for _, c := range []struct {
+		changed bool
+		policy  Policy
+		what    string
+	}{
+		{len(missingFrom(before.Admins, after.Admins)) > 0, p.AddAdmin, "add an admin"},
+		{len(missingFrom(after.Admins, before.Admins)) > 0, p.RemoveAdmin, "remove an admin"},
+		{len(missingFrom(before.SuperAdmins, after.SuperAdmins)) > 0, Policy{Rule: IfSuperAdmin}, "add a super admin"},
+		{len(missingFrom(after.SuperAdmins, before.SuperAdmins)) > 0, Policy{Rule: IfSuperAdmin}, "remove a super admin"},
+		// The policy set names a policy for its own change; nobody consults it.
+		{!p.equal(&after.Permissions), Policy{Rule: IfSuperAdmin}, "change permissions"},
+	} {
+		if c.changed && !c.policy.permits(role) {
+			return fmt.Errorf("%w: %s", errPolicy, c.what)
+		}
+	}
+	if len(before.SuperAdmins) > 0 && len(after.SuperAdmins) == 0 {
+		return fmt.Errorf("%w: remove the last super admin", errPolicy)
+	}
+	return nil
+}
+
+// completesDM: in a direct message nobody may add, but one of the two may add
+// the other.
+func (m *Metadata) completesDM(actor string, added []string) bool {
+	return m.Kind == KindDM && len(added) == 1 && added[0] != actor &&
+		(added[0] == m.DM[0] || added[0] == m.DM[1])
+}
+
+// ownsInstallation reports whether an installation is an inbox's; a nil state
+// owns nothing.
+func ownsInstallation(s *identity.State, key []byte) bool {
+	id, err := identity.InstallationFrom(key)
+	return err == nil && s.Has(id)
+}
+
+// installationsOf lists an inbox's installation keys.
+func installationsOf(s *identity.State) (keys [][]byte) {
+	if s == nil {
+		return nil
+	}
+	for _, m := range s.Installations() {
+		keys = append(keys, m.ID.Bytes())
+	}
+	return keys
+}
+
+// decode returns the metadata of a context; what was decoded once is shared.
+func (s *step) decode(exts mls.Extensions) (*Metadata, error) {
+	digest := metadataDigest(exts)
+	if s.meta != nil && s.meta.digest == digest {
+		return s.meta, nil
+	}
+	key := sha256.Sum256(append([]byte("metadata"), digest[:]...))
+	if m, ok := s.recall(key).(*Metadata); ok {
+		return m, nil
+	}
+	m, err := decodeMetadata(exts)
+	if err == nil && s.env.Shared != nil {
+		s.env.Shared.Put(key, m)
+	}
+	return m, err
+}

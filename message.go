@@ -1,0 +1,124 @@
+package conclave
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/content"
+	"github.com/conclave-chat/conclave/group"
+)
+
+// A MessageID is equal for all members: a hash of group, idempotency key and
+// content.
+type MessageID = group.MessageID
+
+// A DeliveryStatus says how far a message got.
+type DeliveryStatus = group.DeliveryStatus
+
+const (
+	Unpublished DeliveryStatus = group.StatusUnpublished // only here so far: show it as not yet sent
+	Published   DeliveryStatus = group.StatusPublished   // in the group's log
+	Failed      DeliveryStatus = group.StatusFailed      // given up after three attempts; see Group.Retry
+)
+
+// Content is what a message says. Text is the plain kind; Config.Codecs adds
+// others.
+type Content = content.Content
+
+// Text is a message in plain text.
+type Text = content.Text
+
+// GroupUpdated is a membership or metadata change, as each member writes it
+// down when a commit is applied.
+type GroupUpdated = content.GroupUpdated
+
+// A Message is one entry of a group's history. It is the caller's own.
+type Message struct {
+	ID           MessageID
+	Group        GroupID
+	Sender       string // inbox id
+	Installation InstallationID
+	SentAt       time.Time // by the bus's clock once published, by the sender's before
+	Status       DeliveryStatus
+	Content      Content // Text, *GroupUpdated, a codec's type, or *content.Unknown
+	Fallback     string  // what to show where Content is unknown
+	Attempts     int     // of an own message that is not published
+	Reason       string  // why it failed
+	Position     uint64  // in the log, rising; 0 unless published
+}
+
+// Text returns the message's text, or what is to be shown in its place.
+func (m *Message) Text() string {
+	if t, ok := m.Content.(Text); ok {
+		return string(t)
+	}
+	return m.Fallback
+}
+
+// message turns a stored message into the caller's own value.
+func (h *Host) message(id GroupID, m group.Message) (*Message, error) {
+	d, err := h.codecs.Decode(m.Content)
+	if err != nil {
+		// What is no EncodedContent at all is shown as unknown: it is in the
+		// history of every member alike.
+		d = content.Decoded{Content: &content.Unknown{Reason: err}}
+	}
+	out := &Message{
+		ID: m.ID, Group: id, Sender: m.Sender, SentAt: m.Time, Status: m.Status,
+		Content: d.Content, Fallback: d.Fallback, Attempts: m.Attempts, Reason: m.Reason, Position: m.Position.ID,
+	}
+	if len(m.Installation) == len(out.Installation) {
+		out.Installation = InstallationID(m.Installation)
+	}
+	return out, nil
+}
+
+// MessageQuery selects messages. The zero value selects all.
+type MessageQuery struct {
+	Status DeliveryStatus // zero: any
+	After  uint64         // only messages at a later Position
+	Limit  int            // at most so many; zero: all
+}
+
+// Messages lists the group's messages from the local database: the published
+// ones in the order of the log, then own ones that are not, in the order in
+// which they were sent. It never asks the network.
+func (g *Group) Messages(ctx context.Context, q MessageQuery) ([]*Message, error) {
+	var stored []group.Message
+	if q.Status == 0 || q.Status == Published {
+		rows, err := g.client.host.system.Rows(ctx, g.client.info.ID, g.id)
+		if err != nil {
+			return nil, err
+		}
+		hq := group.HistoryQuery{Limit: q.Limit}
+		if q.After > 0 {
+			hq.After = group.Position{ID: q.After, Message: [8]byte{255, 255, 255, 255, 255, 255, 255, 255}}
+		}
+		if stored, err = group.History(rows, hq); err != nil {
+			return nil, fmt.Errorf("conclave: read messages: %w", err)
+		}
+	}
+	if q.Status != Published {
+		drafts, err := look(ctx, g, (*group.Replica).Drafts)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range drafts {
+			if q.Status == 0 || d.Status == q.Status {
+				stored = append(stored, d)
+			}
+		}
+	}
+	if q.Limit > 0 && len(stored) > q.Limit {
+		stored = stored[:q.Limit]
+	}
+	out := make([]*Message, len(stored))
+	for i, m := range stored {
+		var err error
+		if out[i], err = g.client.host.message(g.id, m); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,143 @@
+package mls
+
+import "slices"
+
+// ExtensionType names an extension; see RFC 9420, Section 17.3.
+type ExtensionType uint16
+
+// The extension types of RFC 9420. They are default: every member supports
+// them, and capabilities do not list them.
+const (
+	ExtensionApplicationID        ExtensionType = 1
+	ExtensionRatchetTree          ExtensionType = 2
+	ExtensionRequiredCapabilities ExtensionType = 3
+	ExtensionExternalPub          ExtensionType = 4
+	ExtensionExternalSenders      ExtensionType = 5
+)
+
+func (t ExtensionType) isDefault() bool {
+	return t >= ExtensionApplicationID && t <= ExtensionExternalSenders
+}
+
+// An Extension is carried untouched: this package interprets only the types
+// that it declares. See RFC 9420, Section 13.4.
+type Extension struct {
+	Type ExtensionType
+	Data []byte
+}
+
+// Extensions is a list of extensions, at most one of each type.
+type Extensions []Extension
+
+// Get returns the data of the extension of type t.
+func (x Extensions) Get(t ExtensionType) ([]byte, bool) {
+	for _, e := range x {
+		if e.Type == t {
+			return e.Data, true
+		}
+	}
+	return nil, false
+}
+
+// With returns a copy of x in which the extension of type t has the given data;
+// a new one is appended.
+func (x Extensions) With(t ExtensionType, data []byte) Extensions {
+	out := slices.Clone(x)
+	for i := range out {
+		if out[i].Type == t {
+			out[i].Data = data
+			return out
+		}
+	}
+	return append(out, Extension{Type: t, Data: data})
+}
+
+// unique checks Section 13.4: no list holds two extensions of one type.
+func (x Extensions) unique() error {
+	if len(x) < 2 {
+		return nil
+	}
+	seen := make(map[ExtensionType]struct{}, len(x))
+	for _, e := range x {
+		if _, dup := seen[e.Type]; dup {
+			return errDuplicateExtension
+		}
+		seen[e.Type] = struct{}{}
+	}
+	return nil
+}
+
+func decodeExtensions(r *reader) (x Extensions) {
+	r.list(func(r *reader) {
+		x = append(x, Extension{Type: ExtensionType(r.u16()), Data: r.vector()})
+	})
+	return x
+}
+
+func (x Extensions) append(b []byte) []byte {
+	return appendList(b, func(b []byte) []byte {
+		for _, e := range x {
+			b = appendVector(appendU16(b, uint16(e.Type)), e.Data)
+		}
+		return b
+	})
+}
+
+// u16List encodes and decodes the lists of 16-bit code points of which
+// capabilities consist.
+func decodeU16List[T ~uint16](r *reader) (list []T) {
+	r.list(func(r *reader) { list = append(list, T(r.u16())) })
+	return list
+}
+
+func appendU16List[T ~uint16](b []byte, list []T) []byte {
+	b = appendLength(b, 2*len(list))
+	for _, v := range list {
+		b = appendU16(b, uint16(v))
+	}
+	return b
+}
+
+// RequiredCapabilities is the required_capabilities group context extension:
+// what every member must support. See RFC 9420, Section 11.1.
+type RequiredCapabilities struct {
+	Extensions  []ExtensionType
+	Proposals   []ProposalType
+	Credentials []CredentialType
+}
+
+// ParseRequiredCapabilities decodes the extension's data.
+func ParseRequiredCapabilities(data []byte) (RequiredCapabilities, error) {
+	r := newReader(data)
+	c := RequiredCapabilities{
+		Extensions:  decodeU16List[ExtensionType](r),
+		Proposals:   decodeU16List[ProposalType](r),
+		Credentials: decodeU16List[CredentialType](r),
+	}
+	return c, r.end()
+}
+
+// Bytes returns the extension's data.
+func (c RequiredCapabilities) Bytes() []byte {
+	b := appendU16List(nil, c.Extensions)
+	b = appendU16List(b, c.Proposals)
+	return appendU16List(b, c.Credentials)
+}
+
+// ExternalSender is one entry of the external_senders group context extension:
+// someone outside the group who may send it proposals. See RFC 9420, Section
+// 12.1.8.1.
+type ExternalSender struct {
+	SignatureKey []byte
+	Credential   Credential
+}
+
+// ParseExternalSenders decodes the extension's data.
+func ParseExternalSenders(data []byte) ([]ExternalSender, error) {
+	r := newReader(data)
+	var list []ExternalSender
+	r.list(func(r *reader) {
+		list = append(list, ExternalSender{SignatureKey: r.vector(), Credential: decodeCredential(r)})
+	})
+	return list, r.end()
+}

@@ -1,0 +1,179 @@
+package mls
+
+import "bytes"
+
+// Opening messages: from a message, which nothing is known of, to a verified
+// content, to what it means for the group.
+
+// Content is what a message held: an *Application, a *QueuedProposal or a
+// *StagedCommit.
+type Content interface{ isContent() }
+
+func (*Application) isContent()    {}
+func (*QueuedProposal) isContent() {}
+func (*StagedCommit) isContent()   {}
+
+// An Application is application data, verified.
+type Application struct {
+	Sender     LeafIndex
+	Leaf       *LeafNode // of the sender in the message's epoch
+	Epoch      uint64
+	Generation uint32
+	AAD, Data  []byte
+}
+
+// Open decrypts and verifies a PublicMessage or PrivateMessage.
+//
+// Application data can be of a past epoch, as far as that is live; the next
+// group can open it no more. A proposal waits in the next group for a commit.
+// A commit is staged: next is the receiver, in which nothing was consumed,
+// until Merge.
+func (g *Group) Open(m *Message) (next *Group, c Content, err error) {
+	switch m.wire {
+	case WirePublicMessage:
+		return g.openPublic(m.public)
+	case WirePrivateMessage:
+		return g.openPrivate(m.private)
+	}
+	return g, nil, errMessageKind
+}
+
+func (g *Group) openPublic(m *publicMessage) (*Group, Content, error) {
+	if err := g.accepts(m.content.groupID, m.content.epoch); err != nil {
+		return g, nil, err
+	}
+	u, err := m.open(g.secrets, g.encoded)
+	if err != nil {
+		return g, nil, err
+	}
+	if u.sender == memberSender(g.own) {
+		return g, nil, &OwnMessageError{Epoch: u.epoch, ContentType: u.contentType}
+	}
+	a, err := g.verify(g.realm, u)
+	if err != nil {
+		return g, nil, err
+	}
+	if a.contentType == ContentCommit {
+		return g.openCommit(a)
+	}
+	return g.enqueue(a, nil)
+}
+
+// accepts says whether a handshake message is for this group and epoch.
+func (g *Group) accepts(groupID []byte, epoch uint64) error {
+	switch {
+	case !bytes.Equal(groupID, g.GroupID()):
+		return ErrWrongGroup
+	case !g.active:
+		return ErrNotMember
+	case epoch != g.Epoch():
+		return &EpochError{Got: epoch, Want: g.Epoch()}
+	}
+	return nil
+}
+
+// verify checks a content's signature against the epoch that it is of.
+func (e *epoch) verify(realm *Realm, u *unverifiedContent) (*authenticatedContent, error) {
+	key, err := e.signatureKey(&u.framedContent)
+	if err != nil {
+		return nil, err
+	}
+	return u.verify(realm, e.context.CipherSuite, key, e.encoded)
+}
+
+func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
+	e := &g.epoch
+	if m.contentType == ContentApplication {
+		switch e = g.live(m.epoch); {
+		case !bytes.Equal(m.groupID, g.GroupID()):
+			return g, nil, ErrWrongGroup
+		case m.epoch > g.Epoch():
+			return g, nil, &EpochError{Got: m.epoch, Want: g.Epoch()}
+		case e == nil || e.secrets == nil:
+			return g, nil, ErrEpochTooOld
+		}
+	} else if err := g.accepts(m.groupID, m.epoch); err != nil {
+		return g, nil, err
+	}
+	d, err := m.senderData(e.secrets)
+	if err != nil {
+		return g, nil, err
+	}
+	own := d.leaf == g.own
+	if own && d.generation < e.ratchets.nextGeneration(g.own, ratchetFor(m.contentType)) {
+		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation}
+	}
+	ratchets, plaintext, err := m.decrypt(e.ratchets, d)
+	if err != nil {
+		return g, nil, err
+	}
+	a, err := g.realm.handshake(m.handshakeID(e, d.leaf, plaintext), func() (*authenticatedContent, error) {
+		u, err := m.decodeContent(d.leaf, plaintext)
+		if err != nil {
+			return nil, err
+		}
+		return e.verify(g.realm, u)
+	})
+	switch {
+	case err != nil:
+		return g, nil, err
+	case own:
+		// Sent by this member after the copy was made that this group is
+		// restored from: only the signature tells it from a forgery that wants
+		// the generation to run away.
+		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation}
+	case a.contentType == ContentCommit:
+		return g.openCommit(a)
+	}
+	next := g.withRatchets(m.epoch, ratchets)
+	if a.contentType == ContentProposal {
+		return next.enqueue(a, nil)
+	}
+	leaf, _ := e.tree.member(d.leaf)
+	return next, &Application{
+		Sender:     d.leaf,
+		Leaf:       leaf,
+		Epoch:      m.epoch,
+		Generation: d.generation,
+		AAD:        a.aad,
+		Data:       a.application,
+	}, nil
+}
+
+// withRatchets replaces the secret tree of a live epoch.
+func (g *Group) withRatchets(number uint64, ratchets secretTree) *Group {
+	next := *g
+	if number == g.Epoch() {
+		next.ratchets = ratchets
+		return &next
+	}
+	next.past = append([]epoch(nil), g.past...)
+	next.live(number).ratchets = ratchets
+	return &next
+}
+
+// enqueue keeps a proposal for a commit that names it. One that is there
+// already is not kept twice.
+func (g *Group) enqueue(a *authenticatedContent, leafKey secret) (*Group, Content, error) {
+	q := newQueuedProposal(a, g.Suite())
+	q.leafKey = leafKey
+	for _, known := range g.queue {
+		if bytes.Equal(known.Ref, q.Ref) {
+			return g, known, nil
+		}
+	}
+	if len(g.queue) == maxQueued {
+		return g, nil, errQueueFull
+	}
+	next := *g
+	next.queue = append(g.queue[:len(g.queue):len(g.queue)], q)
+	return &next, q, nil
+}
+
+func (g *Group) openCommit(a *authenticatedContent) (*Group, Content, error) {
+	s, err := g.stage(a)
+	if err != nil {
+		return g, nil, err
+	}
+	return g, s, nil
+}

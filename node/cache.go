@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// A cache holds what was read of some topics. It answers only after it has
+// compared itself with the log's end, so a copy is never out of date, and
+// forgetting one costs no more than reading it again.
+type cache[V any] struct {
+	bus        bus.Bus
+	max        int
+	newestOnly bool // the entries before a topic's newest are of no interest
+	read       func(*V, bus.Envelope) error
+
+	mu          sync.Mutex
+	incarnation string
+	tails       map[bus.Topic]*tail[V]
+}
+
+// A tail is one topic as far as it was read.
+type tail[V any] struct {
+	topic bus.Topic
+
+	mu    sync.Mutex
+	last  bus.ID // the newest entry that was read
+	value V
+}
+
+func newCache[V any](b bus.Bus, max int, read func(*V, bus.Envelope) error) *cache[V] {
+	return &cache[V]{bus: b, max: max, read: read, tails: map[bus.Topic]*tail[V]{}}
+}
+
+// tail returns the topic's tail, which need not be up to date.
+func (c *cache[V]) tail(t bus.Topic) *tail[V] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.bus.Info().Incarnation; now != c.incarnation {
+		clear(c.tails) // another log: IDs mean nothing any more
+		c.incarnation = now
+	}
+	if known := c.tails[t]; known != nil {
+		return known
+	}
+	for victim := range c.tails { // any: the map's order is random
+		if len(c.tails) < c.max {
+			break
+		}
+		delete(c.tails, victim)
+	}
+	fresh := &tail[V]{topic: t}
+	c.tails[t] = fresh
+	return fresh
+}
+
+// readers is how many topics of one request are read at a time.
+const readers = 8
+
+// fresh returns the tails of the topics as the log has them now, in the order
+// asked. Two topics may be the same.
+func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]*tail[V], error) {
+	if len(topics) == 0 {
+		return nil, nil
+	}
+	ends, err := c.bus.Last(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("find the ends of %d topics: %w", len(topics), err)
+	}
+	tails := make([]*tail[V], len(topics))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	for i, t := range topics {
+		tails[i] = c.tail(t)
+		g.Go(func() error {
+			tails[i].mu.Lock()
+			defer tails[i].mu.Unlock()
+			return c.catchUp(ctx, tails[i], ends[i])
+		})
+	}
+	return tails, g.Wait()
+}
+
+// page is how many envelopes are read at a time.
+const page = 256
+
+// catchUp reads a tail up to end, the topic's newest ID. The tail is locked.
+func (c *cache[V]) catchUp(ctx context.Context, t *tail[V], end bus.ID) error {
+	if end < t.last { // old news, or the log forgot or lost something
+		now, err := c.bus.Last(ctx, t.topic)
+		if err != nil {
+			return fmt.Errorf("find the end of a topic: %w", err)
+		}
+		if end = now[0]; end < t.last {
+			t.forget()
+		}
+	}
+	if c.newestOnly && end > t.last {
+		t.last = bus.MakeID(end.Sequence()-1, end.Shard())
+		if end.Sequence() == 1 {
+			t.last = 0
+		}
+	}
+	for again := false; t.last < end; {
+		envelopes, err := c.bus.Read(ctx, t.last, page, t.topic)
+		if errors.Is(err, bus.ErrLogRolledBack) && !again {
+			again = true
+			t.forget()
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read topic: %w", err)
+		}
+		for _, e := range envelopes {
+			if err := c.read(&t.value, e); err != nil {
+				return err
+			}
+			t.last = e.ID
+		}
+		if len(envelopes) < page {
+			break
+		}
+	}
+	return nil
+}
+
+func (t *tail[V]) forget() {
+	var none V
+	t.value, t.last = none, 0
+}
+
+// view calls f with the tail's value.
+func (t *tail[V]) view(f func(V)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f(t.value)
+}

@@ -1,0 +1,255 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/proto/associations"
+	"github.com/conclave-chat/conclave/proto/identityapi"
+)
+
+// An inboxLog is what is valid of an inbox's topic.
+type inboxLog struct {
+	state   *identity.State
+	entries []logEntry
+	own     *candidate // verified here already, and about to be read back
+}
+
+type logEntry struct {
+	hash [32]byte // of the update's bytes
+	log  *identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog
+}
+
+// holds reports whether the log has an update of these very bytes.
+func (l *inboxLog) holds(hash [32]byte) bool {
+	return slices.ContainsFunc(l.entries, func(e logEntry) bool { return e.hash == hash })
+}
+
+// A candidate is an update whose signatures verify, and that wants to enter its
+// inbox's log.
+type candidate struct {
+	bytes    []byte
+	hash     [32]byte
+	update   *associations.IdentityUpdate
+	verified identity.Verified
+}
+
+func (n *Node) newCandidate(update *associations.IdentityUpdate, b []byte) (*candidate, error) {
+	verified, err := identity.Verify(update, n.config.Verifier)
+	if errors.Is(err, identity.ErrNeedChain) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return &candidate{b, sha256.Sum256(b), update, verified}, nil
+}
+
+// readUpdate takes the next entry of an inbox's topic into its log, or passes it
+// over where it is not valid there. Only where no verdict can be had is it an
+// error.
+func (n *Node) readUpdate(l *inboxLog, e bus.Envelope) error {
+	var err error
+	c := l.own
+	if c == nil || !bytes.Equal(c.bytes, e.Payload) {
+		c, err = n.readCandidate(e)
+	}
+	if errors.Is(err, identity.ErrNeedChain) {
+		return err
+	}
+	if err != nil {
+		return n.passOver(err)
+	}
+	state, err := l.state.Apply(c.verified)
+	if err != nil {
+		return n.passOver(err)
+	}
+	l.state = state
+	l.entries = append(l.entries, logEntry{
+		hash: c.hash,
+		log: &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
+			SequenceId: uint64(e.ID), ServerTimestampNs: uint64(e.Time.UnixNano()), Update: c.update,
+		},
+	})
+	return nil
+}
+
+func (n *Node) readCandidate(e bus.Envelope) (*candidate, error) {
+	update, err := identity.Decode(e.Payload)
+	if err != nil {
+		return nil, err
+	}
+	topic, err := inboxTopic(update.GetInboxId())
+	if err != nil {
+		return nil, err
+	}
+	if topic != e.Topic {
+		return nil, fmt.Errorf("%w: entry names another inbox", errInvalid)
+	}
+	return n.newCandidate(update, e.Payload)
+}
+
+func (n *Node) passOver(reason error) error {
+	n.config.Logger.Warn("invalid entry in an identity log passed over", "error", reason)
+	return nil
+}
+
+func inboxTopic(id string) (bus.Topic, error) {
+	raw, err := identity.ParseInboxID(id)
+	if err != nil {
+		return bus.Topic{}, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return bus.IdentityOf(raw[:])
+}
+
+// maxUpdate is the most bytes of an update: a full log fits into one answer, so
+// that no inbox is unreadable. A real update has about 400.
+const maxUpdate = 24 << 10
+
+// publishUpdate serves PublishService.
+func (n *Node) publishUpdate(ctx context.Context, payload []byte) ([]byte, error) {
+	request := new(identityapi.PublishIdentityUpdateRequest)
+	if err := parse(payload, request); err != nil {
+		return nil, err
+	}
+	update := request.GetIdentityUpdate()
+	topic, err := inboxTopic(update.GetInboxId())
+	if err != nil {
+		return nil, err
+	}
+	if len(update.GetActions()) == 0 {
+		// It would need no signature: anybody could fill anybody's log.
+		return nil, fmt.Errorf("%w: update without an action", errInvalid)
+	}
+	b, err := identity.Encode(update)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	if len(b) > maxUpdate {
+		return nil, fmt.Errorf("%w: update of %d bytes, at most %d", errInvalid, len(b), maxUpdate)
+	}
+	c, err := n.newCandidate(update, b)
+	if err != nil {
+		return nil, err
+	}
+	t := n.inboxes.tail(topic)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return nil, n.appendUpdate(ctx, t, c)
+}
+
+// attempts is how often an update that lost a race, or whose fate is unknown, is
+// judged anew.
+const attempts = 8
+
+// appendUpdate brings a candidate into the log, exactly once. The tail is locked,
+// which orders the writers of this node; compare-and-set orders those of several,
+// and where the bus has none, the order of the log does: what it makes invalid is
+// passed over, and the next turn of the loop says why.
+func (n *Node) appendUpdate(ctx context.Context, t *tail[inboxLog], c *candidate) error {
+	t.value.own = c
+	defer func() { t.value.own = nil }()
+	unsettled := errRaced
+	for try := 0; ; try++ {
+		end, err := n.bus.Last(ctx, t.topic)
+		if err != nil {
+			return fmt.Errorf("find the end of the log: %w", err)
+		}
+		if err := n.inboxes.catchUp(ctx, t, end[0]); err != nil {
+			return err
+		}
+		if t.value.holds(c.hash) {
+			return nil
+		}
+		if try == attempts {
+			return fmt.Errorf("append to the identity log: %w", unsettled)
+		}
+		next, err := n.admit(&t.value, c)
+		if err != nil {
+			return err
+		}
+		// Notes first: without its update a note is harmless, not the reverse.
+		if err := n.note(ctx, c, t.value.state, next); err != nil {
+			return err
+		}
+		_, err = n.bus.Publish(ctx, t.topic, c.bytes, bus.ExpectLast(t.last))
+		switch {
+		case err == nil, errors.Is(err, bus.ErrConflict):
+			unsettled = errRaced
+		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrTooLarge), errors.Is(err, bus.ErrRefused), ctx.Err() != nil:
+			return fmt.Errorf("append to the identity log: %w", err)
+		default: // perhaps it is in the log: read it
+			unsettled = err
+		}
+	}
+}
+
+// admit says what the inbox becomes with the candidate, or why not.
+func (n *Node) admit(l *inboxLog, c *candidate) (*identity.State, error) {
+	limits := n.config.Limits
+	if len(l.entries) >= limits.Updates {
+		return nil, fmt.Errorf("%w: %d updates", errLogFull, len(l.entries))
+	}
+	if len(l.entries) >= limits.Updates-limits.Reserved && !onlyRevokes(c.update) {
+		return nil, fmt.Errorf("%w: the last %d updates are kept for revocations", errLogFull, limits.Reserved)
+	}
+	next, err := l.state.Apply(c.verified)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	if next.Recovery().IsZeroAddress() {
+		return nil, fmt.Errorf("%w: nobody can sign for the zero address", errInvalid)
+	}
+	return next, nil
+}
+
+// onlyRevokes reports whether an update takes rights away and gives none but the
+// recovery identifier's to another.
+func onlyRevokes(u *associations.IdentityUpdate) bool {
+	return !slices.ContainsFunc(u.GetActions(), func(a *associations.IdentityAction) bool {
+		return a.GetRevoke() == nil && a.GetChangeRecoveryAddress() == nil
+	})
+}
+
+// getUpdates serves UpdatesService.
+func (n *Node) getUpdates(ctx context.Context, payload []byte) ([]byte, error) {
+	request := new(identityapi.GetIdentityUpdatesRequest)
+	if err := parse(payload, request); err != nil {
+		return nil, err
+	}
+	if err := checkBatch(len(request.GetRequests())); err != nil {
+		return nil, err
+	}
+	topics := make([]bus.Topic, len(request.GetRequests()))
+	for i, r := range request.GetRequests() {
+		var err error
+		if topics[i], err = inboxTopic(r.GetInboxId()); err != nil {
+			return nil, err
+		}
+	}
+	tails, err := n.inboxes.fresh(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	response := new(identityapi.GetIdentityUpdatesResponse)
+	for i, r := range request.GetRequests() {
+		answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: r.GetInboxId()}
+		tails[i].view(func(l inboxLog) {
+			for _, e := range l.entries {
+				if e.log.SequenceId > r.GetSequenceId() {
+					answer.Updates = append(answer.Updates, e.log)
+				}
+			}
+		})
+		response.Responses = append(response.Responses, answer)
+	}
+	return proto.Marshal(response)
+}

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/proto/mlsapi"
+)
+
+// maxKeyPackage is the most bytes of a key package. A real one has 1,659.
+const maxKeyPackage = 16 << 10
+
+// A newestPackage is an installation's newest key package. It is one of last
+// resort: serving it does not use it up.
+type newestPackage struct{ bytes []byte }
+
+func readPackage(p *newestPackage, e bus.Envelope) error {
+	p.bytes = e.Payload
+	return nil
+}
+
+// uploadPackage serves UploadService. The inbox that the credential names need
+// not exist yet: real clients upload first and register then. Whether the inbox
+// has the installation is for those who add it to check, in the identity log.
+func (n *Node) uploadPackage(ctx context.Context, payload []byte) ([]byte, error) {
+	request := new(mlsapi.UploadKeyPackageRequest)
+	if err := parse(payload, request); err != nil {
+		return nil, err
+	}
+	b := request.GetKeyPackage().GetKeyPackageTlsSerialized()
+	if len(b) > maxKeyPackage {
+		return nil, fmt.Errorf("%w: key package of %d bytes, at most %d", errInvalid, len(b), maxKeyPackage)
+	}
+	kp, err := group.ParseKeyPackage(nil, b)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := identity.ParseInboxID(kp.Inbox); err != nil {
+		return nil, fmt.Errorf("%w: credential: %w", group.ErrKeyPackage, err)
+	}
+	now := n.config.Now()
+	if !kp.ValidAt(now) {
+		return nil, fmt.Errorf("%w: its lifetime is over, has not begun, or is too long", group.ErrKeyPackage)
+	}
+	topic, err := bus.KeyPackagesOf(kp.Installation())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	if err := n.notOlder(ctx, topic, kp); err != nil {
+		return nil, err
+	}
+	left := time.Unix(int64(kp.MLS.LeafNode.Lifetime.NotAfter), 0).Sub(now)
+	if _, err := n.bus.Publish(ctx, topic, b, bus.TTL(max(left, time.Second))); err != nil {
+		return nil, fmt.Errorf("store key package: %w", err)
+	}
+	return nil, nil
+}
+
+// notOlder refuses a key package that is older than the one served, which
+// somebody else may have kept: the private keys are gone, and whoever is added by
+// it could not join.
+func (n *Node) notOlder(ctx context.Context, topic bus.Topic, kp *group.KeyPackage) error {
+	tails, err := n.packages.fresh(ctx, []bus.Topic{topic})
+	if err != nil {
+		return err
+	}
+	var served []byte
+	tails[0].view(func(p newestPackage) { served = p.bytes })
+	if served == nil {
+		return nil
+	}
+	current, err := group.ParseKeyPackage(nil, served)
+	if err == nil && kp.MLS.LeafNode.Lifetime.NotBefore < current.MLS.LeafNode.Lifetime.NotBefore {
+		return fmt.Errorf("%w: older than the one that is served", group.ErrKeyPackage)
+	}
+	return nil
+}
+
+// fetchPackages serves FetchService. Answers are in the order asked, empty where
+// an installation has none.
+func (n *Node) fetchPackages(ctx context.Context, payload []byte) ([]byte, error) {
+	request := new(mlsapi.FetchKeyPackagesRequest)
+	if err := parse(payload, request); err != nil {
+		return nil, err
+	}
+	if err := checkBatch(len(request.GetInstallationKeys())); err != nil {
+		return nil, err
+	}
+	topics := make([]bus.Topic, len(request.GetInstallationKeys()))
+	for i, key := range request.GetInstallationKeys() {
+		var err error
+		if topics[i], err = bus.KeyPackagesOf(key); err != nil {
+			return nil, fmt.Errorf("%w: %w", errInvalid, err)
+		}
+	}
+	tails, err := n.packages.fresh(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	response := new(mlsapi.FetchKeyPackagesResponse)
+	for _, t := range tails {
+		answer := new(mlsapi.FetchKeyPackagesResponse_KeyPackage)
+		t.view(func(p newestPackage) { answer.KeyPackageTlsSerialized = p.bytes })
+		response.KeyPackages = append(response.KeyPackages, answer)
+	}
+	return proto.Marshal(response)
+}

@@ -1,0 +1,272 @@
+package badger_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/conclave-chat/conclave/persistence"
+	"github.com/conclave-chat/conclave/persistence/badger"
+)
+
+// A fixture is a store with rows in every kind of file.
+type fixture struct {
+	dir  string
+	rows [32]byte // hash of all rows
+}
+
+// build writes until there are tables, journal segments and a manifest of
+// several changes, and leaves the store closed or as a killed process does.
+func build(t *testing.T, kill bool) fixture {
+	t.Helper()
+	dir := t.TempDir()
+	random := rand.NewChaCha8([32]byte{1})
+	c := badger.SmallSegments(config(dir), 400<<10)
+	value := func(n int) []byte {
+		b := make([]byte, n)
+		random.Read(b)
+		return b
+	}
+	for range 3 { // opened several times: a table each
+		s, err := badger.Open(t.Context(), c)
+		check(t, err)
+		for i := range 40 {
+			var b persistence.Batch
+			for j := range 20 {
+				b.Put(fmt.Appendf(nil, "row %d.%d", i, j), value(100))
+			}
+			b.Delete(fmt.Appendf(nil, "row %d.3", i-1))
+			check(t, s.Apply(t.Context(), &b, persistence.Lazy))
+		}
+		check(t, s.Close())
+	}
+	s, err := badger.Open(t.Context(), c)
+	check(t, err)
+	for i := range 6 {
+		var b persistence.Batch
+		b.Put(fmt.Appendf(nil, "large %d", i), value(300<<10))
+		b.Put([]byte("last"), fmt.Append(nil, i))
+		check(t, s.Apply(t.Context(), &b, persistence.Durable))
+	}
+	f := fixture{dir, hashRows(t, s)}
+	if kill {
+		f.dir = killed(t, s, dir)
+	}
+	check(t, s.Close())
+	return f
+}
+
+func hashRows(t *testing.T, s persistence.Store) (sum [32]byte) {
+	t.Helper()
+	h := sha256.New()
+	check(t, s.View(t.Context(), func(r persistence.Reader) error {
+		return r.Scan(nil, nil, func(key, value []byte) bool {
+			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(key))))
+			h.Write(key)
+			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(value))))
+			h.Write(value)
+			return true
+		})
+	}))
+	return [32]byte(h.Sum(sum[:0]))
+}
+
+// hashFiles hashes names and bytes of every file but the lock.
+func hashFiles(t *testing.T, dir string) string {
+	t.Helper()
+	h := sha256.New()
+	for _, path := range files(t, dir) {
+		data, err := os.ReadFile(filepath.Join(dir, path))
+		check(t, err)
+		fmt.Fprintf(h, "%s %d\n", path, len(data))
+		h.Write(data)
+	}
+	return string(h.Sum(nil))
+}
+
+func files(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	check(t, fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && path != "LOCK" {
+			paths = append(paths, path)
+		}
+		return err
+	}))
+	return paths
+}
+
+// seen opens a damaged store. It must hold every row, or say what is wrong and
+// leave every byte in place.
+func (f fixture) seen(t *testing.T, dir, what string) error {
+	t.Helper()
+	before := hashFiles(t, dir)
+	s, err := badger.Open(t.Context(), config(dir))
+	if err == nil {
+		if hashRows(t, s) != f.rows {
+			t.Errorf("%s: opened with other rows", what)
+		}
+		check(t, s.Close())
+		return nil
+	}
+	if !errors.Is(err, persistence.ErrDamaged) && !errors.Is(err, persistence.ErrRolledBack) {
+		t.Errorf("%s: %v has no name", what, err)
+	}
+	if hashFiles(t, dir) != before {
+		t.Errorf("%s: the files changed although it failed: %v", what, err)
+	}
+	return err
+}
+
+// each copies the fixture for every file, and names the file's kind.
+func (f fixture) each(t *testing.T, do func(dir, path, kind string)) {
+	t.Helper()
+	for _, path := range files(t, f.dir) {
+		kind := filepath.Ext(path)
+		if kind == "" {
+			kind = filepath.Base(path)
+		}
+		do(f.dir, path, kind)
+	}
+}
+
+func states(t *testing.T, test func(t *testing.T, f fixture)) {
+	for _, kill := range []bool{false, true} {
+		t.Run(map[bool]string{false: "closed", true: "killed"}[kill], func(t *testing.T) {
+			f := build(t, kill)
+			kinds := map[string]int{}
+			f.each(t, func(_, _, kind string) { kinds[kind]++ })
+			if kinds[".sst"] < 3 || kinds[".log"] < 1 || kinds["MARK"] != 1 || kinds["MANIFEST"] != 1 || kill && kinds[".mem"] < 1 {
+				t.Fatalf("the fixture lacks a kind of file: %v", kinds)
+			}
+			if err := f.seen(t, copyDir(t, f.dir), "undamaged"); err != nil {
+				t.Fatal(err)
+			}
+			test(t, f)
+		})
+	}
+}
+
+// D2: one flipped bit anywhere is all rows or a named error.
+func TestFlippedBitIsSeen(t *testing.T) {
+	states(t, func(t *testing.T, f fixture) {
+		random := rand.New(rand.NewPCG(3, 4))
+		named := map[string]int{}
+		dir := copyDir(t, f.dir)
+		f.each(t, func(_, path, kind string) {
+			good, err := os.ReadFile(filepath.Join(f.dir, path))
+			check(t, err)
+			for _, at := range positions(random, len(good)) {
+				bad := bytes.Clone(good)
+				bad[at] ^= 1 << random.IntN(8)
+				check(t, os.WriteFile(filepath.Join(dir, path), bad, 0o600))
+				if err := f.seen(t, dir, fmt.Sprintf("%s, bit at %d", path, at)); err == nil {
+					dir = copyDir(t, f.dir)
+				} else {
+					named[kind]++
+				}
+				check(t, os.WriteFile(filepath.Join(dir, path), good, 0o600))
+			}
+		})
+		for _, kind := range []string{".sst", ".log", "MANIFEST"} {
+			if named[kind] == 0 {
+				t.Errorf("no flipped bit in %s was named", kind)
+			}
+		}
+	})
+}
+
+// positions are both ends and some places between.
+func positions(random *rand.Rand, n int) (at []int) {
+	for i := range min(n, 3) {
+		at = append(at, i, n-1-i)
+	}
+	for range min(n, 9) {
+		at = append(at, random.IntN(n))
+	}
+	return at
+}
+
+// D3: a file that was cut is seen.
+func TestCutFileIsSeen(t *testing.T) {
+	states(t, func(t *testing.T, f fixture) {
+		random := rand.New(rand.NewPCG(5, 6))
+		dir := copyDir(t, f.dir)
+		f.each(t, func(_, path, kind string) {
+			good, err := os.ReadFile(filepath.Join(f.dir, path))
+			check(t, err)
+			for _, length := range []int{0, 1, len(good) / 2, len(good) - 1, random.IntN(len(good) + 1)} {
+				check(t, os.WriteFile(filepath.Join(dir, path), good[:max(length, 0)], 0o600))
+				if f.seen(t, dir, fmt.Sprintf("%s cut to %d", path, length)) == nil {
+					dir = copyDir(t, f.dir)
+				}
+				check(t, os.WriteFile(filepath.Join(dir, path), good, 0o600))
+			}
+		})
+	})
+}
+
+// D3: a file that is gone is seen.
+func TestMissingFileIsSeen(t *testing.T) {
+	states(t, func(t *testing.T, f fixture) {
+		f.each(t, func(_, path, kind string) {
+			dir := copyDir(t, f.dir)
+			check(t, os.Remove(filepath.Join(dir, path)))
+			err := f.seen(t, dir, path+" missing")
+			if (kind == ".sst" || kind == "MARK" || kind == ".log") && err == nil {
+				t.Errorf("%s missing was not seen", path)
+			}
+		})
+		for _, folder := range []string{"journal", "tables"} {
+			dir := copyDir(t, f.dir)
+			check(t, os.RemoveAll(filepath.Join(dir, folder)))
+			if err := f.seen(t, dir, folder+" missing"); !errors.Is(err, persistence.ErrDamaged) {
+				t.Errorf("%s missing: %v", folder, err)
+			}
+		}
+	})
+}
+
+// A file of another store is not taken for one of this.
+func TestForeignFileIsSeen(t *testing.T) {
+	f := build(t, true)
+	other := build(t, true)
+	for _, path := range files(t, f.dir) {
+		foreign, err := os.ReadFile(filepath.Join(other.dir, path))
+		if err != nil || !strings.HasSuffix(path, ".log") && path != "MARK" {
+			continue
+		}
+		dir := copyDir(t, f.dir)
+		check(t, os.WriteFile(filepath.Join(dir, path), foreign, 0o600))
+		if err := f.seen(t, dir, path+" of another store"); !errors.Is(err, persistence.ErrDamaged) {
+			t.Errorf("%s of another store: %v", path, err)
+		}
+	}
+}
+
+// D1 in spirit: a store that a newer version wrote is left alone.
+func TestNewerFormatIsLeftAlone(t *testing.T) {
+	f := build(t, false)
+	path := filepath.Join(f.dir, "MARK")
+	mark, err := os.ReadFile(path)
+	check(t, err)
+	for _, slot := range []int{0, 4096} {
+		binary.BigEndian.PutUint32(mark[slot+8:], 2)
+		binary.BigEndian.PutUint32(mark[slot+12:], castagnoli(mark[slot:slot+12]))
+	}
+	check(t, os.WriteFile(path, mark, 0o600))
+	before := hashFiles(t, f.dir)
+	if _, err := badger.Open(t.Context(), config(f.dir)); !errors.Is(err, persistence.ErrFormatTooNew) {
+		t.Fatal(err)
+	}
+	if hashFiles(t, f.dir) != before {
+		t.Fatal("the files changed")
+	}
+}

@@ -1,0 +1,202 @@
+package badger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+
+	"github.com/conclave-chat/conclave/persistence"
+	"github.com/conclave-chat/conclave/persistence/badger/internal/journal"
+)
+
+// A Store is a persistence.Store over a directory.
+type Store struct {
+	config     Config
+	db         *badgerdb.DB
+	lock       *os.File
+	views      views
+	committer  *committer
+	rolledBack bool
+
+	closing sync.Once
+	closed  error
+}
+
+var _ persistence.Store = (*Store)(nil)
+
+// Open opens the store in Config.Dir, or makes a new one there. It returns
+// ErrLocked, ErrDamaged, ErrRolledBack or ErrFormatTooNew with the files as
+// they were.
+func Open(ctx context.Context, config Config) (*Store, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	s, err := open(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", config.Dir, err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, config Config) (_ *Store, err error) {
+	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	s := &Store{config: config}
+	if s.lock, err = lock(filepath.Join(config.Dir, "LOCK")); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+	}()
+
+	// Look first.
+	found, err := journal.Inspect(filepath.Join(config.Dir, "journal"), config.MarkFile)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := inspectTables(filepath.Join(config.Dir, "tables"))
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case found.Fresh && tables.manifestEnd > 0:
+		return nil, fmt.Errorf("%w: %s is missing", persistence.ErrDamaged, config.MarkFile)
+	case !found.Covers(tables.applied):
+		return nil, fmt.Errorf("%w: tables reach stamp %d, the journal begins later", persistence.ErrDamaged, tables.applied)
+	}
+	stamp := max(found.Last(), tables.applied)
+	if s.rolledBack, err = behind(ctx, config.Witness, found, stamp); err != nil {
+		return nil, err
+	}
+	if s.rolledBack && !config.AllowRolledBack {
+		return nil, persistence.ErrRolledBack
+	}
+
+	// The store is accepted: from here on files change.
+	if err := tables.accept(); err != nil {
+		return nil, err
+	}
+	s.db, err = badgerdb.OpenManaged(config.options(tables.dir))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.db.Close())
+		}
+	}()
+	large := loadLarge(s.db, stamp)
+	if err := replay(s.db, found, tables.applied, large); err != nil {
+		return nil, err
+	}
+	log, err := found.Begin(stamp)
+	if err != nil {
+		return nil, err
+	}
+	if err := log.Prune(tables.applied); err != nil {
+		return nil, errors.Join(err, log.Abandon())
+	}
+	s.views.init(stamp)
+	s.db.SetDiscardTs(stamp)
+	s.committer = startCommitter(&s.config, s.db, log, &s.views, large)
+	config.Logger.Info("store opened", slog.String("dir", config.Dir),
+		slog.Uint64("stamp", stamp), slog.Uint64("replayed", stamp-min(stamp, tables.applied)))
+	return s, nil
+}
+
+// behind says whether the store is older than what was seen of it before.
+func behind(ctx context.Context, w Witness, found *journal.Found, stamp uint64) (bool, error) {
+	if w == nil {
+		return found.RolledBack, nil
+	}
+	counter, err := w.Load(ctx)
+	if err != nil {
+		return false, fmt.Errorf("load witness: %w", err)
+	}
+	return found.RolledBack || stamp < counter, nil
+}
+
+// replay brings to Badger what the journal has and the tables lack.
+func replay(db *badgerdb.DB, found *journal.Found, applied uint64, large large) error {
+	return found.Replay(applied, func(first, last uint64, payload []byte) error {
+		ops, err := parseChanges(payload)
+		if err != nil {
+			return err
+		}
+		all, changed := large.cells(ops)
+		large.accept(changed)
+		txns := split(all)
+		if uint64(len(txns)) != last-first+1 {
+			return fmt.Errorf("%w: record %d holds %d transactions", persistence.ErrDamaged, first, len(txns))
+		}
+		return commit(db, first, txns)
+	})
+}
+
+// commit applies transactions to Badger, with rising stamps.
+func commit(db *badgerdb.DB, first uint64, txns [][]cell) error {
+	for i, txn := range txns {
+		if err := commitOne(db, first+uint64(i), txn); err != nil {
+			return fmt.Errorf("write to tables: %w", err)
+		}
+	}
+	return nil
+}
+
+func commitOne(db *badgerdb.DB, stamp uint64, all []cell) error {
+	txn := db.NewTransactionAt(stamp-1, true)
+	defer txn.Discard()
+	for i := range all {
+		c := &all[i]
+		var err error
+		if c.gone {
+			err = txn.Delete(c.key)
+		} else {
+			err = txn.SetEntry(&badgerdb.Entry{Key: c.key, Value: c.value, UserMeta: c.meta})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := txn.SetEntry(&badgerdb.Entry{Key: stampKey}); err != nil {
+		return err
+	}
+	return txn.CommitAt(stamp, nil)
+}
+
+// RolledBack says that the store was behind its mark or witness when it was
+// opened, with Config.AllowRolledBack.
+func (s *Store) RolledBack() bool { return s.rolledBack }
+
+// Apply implements persistence.Store.
+func (s *Store) Apply(ctx context.Context, b *persistence.Batch, d persistence.Durability) error {
+	if err := b.Check(); err != nil {
+		return err
+	}
+	return s.committer.submit(ctx, b.Ops, d == persistence.Durable)
+}
+
+// Sync implements persistence.Store.
+func (s *Store) Sync(ctx context.Context) error {
+	return s.committer.submit(ctx, nil, true)
+}
+
+// Close implements persistence.Store.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		failed := s.committer.stop()
+		s.views.close()
+		s.closed = errors.Join(failed, s.db.Close(), s.lock.Close())
+		s.config.Logger.Info("store closed", slog.String("dir", s.config.Dir))
+	})
+	return s.closed
+}
