@@ -306,13 +306,11 @@ func (s *System) count(e group.Event) {
 			t.Failed.Of(telemetry.KindApplication).Inc()
 		}
 	case group.EpochChanged:
-		t.Deliveries.Of(telemetry.KindCommit).Inc()
+		t.Epochs.Inc()
 	case group.Rejected:
 		t.Rejected.Of(reasonOf(e.Reason)).Inc()
 	case group.Stalled:
-		t.Stalled.Of(telemetry.ActorGroup).Add(1)
-	case group.Resumed:
-		t.Stalled.Of(telemetry.ActorGroup).Add(-1)
+		t.Stalls.Inc()
 	}
 }
 

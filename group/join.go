@@ -110,7 +110,7 @@ func (s *step) begun(g *mls.Group) (err error) {
 	if s.meta, err = s.decode(g.Extensions()); err != nil {
 		return err
 	}
-	s.saveMLS(g.Rows(nil))
+	s.saveMLS(g.Rows(s.saved))
 	s.group, s.saved, s.opened = g, g, 0
 	s.addStorageKey()
 	s.emit(Activated{})
@@ -243,11 +243,7 @@ func (s *step) succeed(p *Replica) {
 			s.intents = append(s.intents, it)
 		}
 	}
-	for _, row := range p.group.Rows(nil) {
-		if t := tableOf(row.Kind); !t.Shared() {
-			s.delete(t, row.Key)
-		}
-	}
+	s.saved = p.saved // its rows are replaced
 }
 
 // checkMembers compares the tree with the membership list: every leaf is an

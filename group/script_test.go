@@ -250,7 +250,11 @@ var commands = map[string]func(*world, []string){
 			var err error
 			lists[i], err = group.History(w.homes[n].reader(), group.HistoryQuery{})
 			w.must(err)
-			from = max(from, lists[i][0].Position.ID)
+			for _, m := range lists[i] {
+				if strings.HasSuffix(m.Key, "_welcome_added") {
+					from = max(from, m.Position.ID)
+				}
+			}
 		}
 		var first []group.MessageID
 		for i, list := range lists {

@@ -101,7 +101,7 @@ func readScenarios(t testing.TB) []scenario {
 
 // Every update of a real client gives the state that the real client had, and
 // the one update that no client may accept is refused and changes nothing.
-func TestRealUpdatesGiveTheListedStates(t *testing.T) {
+func TestVectorsOfRealUpdates(t *testing.T) {
 	var cases, passed int
 	for _, sc := range readScenarios(t) {
 		var h identity.History

@@ -50,9 +50,10 @@ func (c *crowd) addAll(t testing.TB) *StagedCommit {
 	return must(c.creator.Commit(config))(t)
 }
 
-func (c *crowd) join(t testing.TB) []*Group {
+// join lets the first n joiners in.
+func (c *crowd) join(t testing.TB, n int) []*Group {
 	var members []*Group
-	for _, j := range c.joiners {
+	for _, j := range c.joiners[:n] {
 		j.Welcome = must(c.realm.Parse(c.first.Welcome()))(t)
 		g, _, err := Join(j)
 		if err != nil {
@@ -98,22 +99,22 @@ func BenchmarkJoin400(b *testing.B) {
 func BenchmarkCommit400(b *testing.B) {
 	for _, level := range []Level{None, Public} {
 		c := newCrowd(b, 400, level)
-		members := c.join(b)
-		s := must(members[7].Commit(CommitConfig{Rand: c.rand}))(b)
+		members := c.join(b, 3)
+		s := must(members[0].Commit(CommitConfig{Rand: c.rand}))(b)
 		m := must(c.realm.Parse(s.Message()))(b)
 		b.Run(fmt.Sprintf("level=%d/receive", level), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, staged, err := members[300].Open(m)
+				_, staged, err := members[2].Open(m)
 				if err != nil {
 					b.Fatal(err)
 				}
-				must(members[300].Merge(staged.(*StagedCommit)))(b)
+				must(members[2].Merge(staged.(*StagedCommit)))(b)
 			}
 		})
 		b.Run(fmt.Sprintf("level=%d/create", level), func(b *testing.B) {
 			for b.Loop() {
-				must(members[7].Commit(CommitConfig{Rand: c.rand}))(b)
+				must(members[0].Commit(CommitConfig{Rand: c.rand}))(b)
 			}
 		})
 	}
@@ -122,19 +123,19 @@ func BenchmarkCommit400(b *testing.B) {
 // The rows that a receiver of a commit stores, and a restart from them.
 func BenchmarkRows400(b *testing.B) {
 	c := newCrowd(b, 400, Public)
-	members := c.join(b)
-	s := must(members[7].Commit(CommitConfig{Rand: c.rand}))(b)
-	_, staged, err := members[300].Open(must(c.realm.Parse(s.Message()))(b))
+	members := c.join(b, 3)
+	s := must(members[0].Commit(CommitConfig{Rand: c.rand}))(b)
+	_, staged, err := members[2].Open(must(c.realm.Parse(s.Message()))(b))
 	if err != nil {
 		b.Fatal(err)
 	}
-	next := must(members[300].Merge(staged.(*StagedCommit)))(b)
+	next := must(members[2].Merge(staged.(*StagedCommit)))(b)
 	b.Run("epoch", func(b *testing.B) {
 		for b.Loop() {
-			next.Rows(members[300])
+			next.Rows(members[2])
 		}
 		size := map[RowKind]int{}
-		for _, r := range next.Rows(members[300]) {
+		for _, r := range next.Rows(members[2]) {
 			size[r.Kind] += len(r.Value)
 		}
 		b.ReportMetric(float64(size[RowTree]+size[RowEpoch]), "shared-B")
@@ -142,8 +143,8 @@ func BenchmarkRows400(b *testing.B) {
 	})
 	b.Run("restore", func(b *testing.B) {
 		store := newRowStore()
-		store.apply(b, members[300].Rows(nil))
-		store.apply(b, next.Rows(members[300]))
+		store.apply(b, members[2].Rows(nil))
+		store.apply(b, next.Rows(members[2]))
 		for b.Loop() {
 			store.restore(b, c.realm, next.signer)
 		}
@@ -160,7 +161,7 @@ func TestFurtherMemberIsSmall(t *testing.T) {
 		return must(c.realm.Parse(s.Message()))(t)
 	}
 	before := heap()
-	members := c.join(t)
+	members := c.join(t, n-1)
 	joined := heap()
 	m := message(members)
 	for i, g := range members {

@@ -243,6 +243,26 @@ func (u *unverifiedContent) verify(realm *Realm, s CipherSuite, public, groupCon
 	return (*authenticatedContent)(u), nil
 }
 
+// verifyIn is verify against a state that the realm knows by its id. The id binds
+// the context, which is as long as the group is large: a verdict is looked up
+// without hashing all of it again for every member.
+func (u *unverifiedContent) verifyIn(realm *Realm, state *publicState, public []byte) (*authenticatedContent, error) {
+	suite := state.context.CipherSuite
+	if !realm.shares() {
+		return u.verify(realm, suite, public, state.encoded)
+	}
+	if err := u.checkSender(); err != nil {
+		return nil, err
+	}
+	err := realm.remembered(suite, public, labelFramedContent+" in state", u.tbs(state.id[:]), u.signature, func() error {
+		return suite.verifyWithLabel(public, labelFramedContent, u.tbs(state.encoded), u.signature)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return (*authenticatedContent)(u), nil
+}
+
 // sign makes the content of an outgoing message. A committer sets the
 // confirmation tag afterwards: it depends on the signature.
 func (f framedContent) sign(s CipherSuite, signer *Signer, wire WireFormat, groupContext []byte) (*authenticatedContent, error) {

@@ -40,7 +40,7 @@ func newHistory(t testing.TB, suite CipherSuite, realm *Realm, seed byte) *histo
 	h.dice = rand.New(rand.NewPCG(uint64(seed), 1))
 	p := h.player()
 	g := must(Create(CreateConfig{
-		Realm: realm, Rand: h.bytes, Suite: suite, GroupID: []byte("group"), Signer: p.signer,
+		Realm: realm, Rand: h.bytes, Suite: suite, GroupID: fmt.Appendf(nil, "group %d", seed), Signer: p.signer,
 		Credential: BasicCredential([]byte(p.name)), Capabilities: testCapabilities(suite), Lifetime: Lifetime{0, 1 << 40},
 	}))(t)
 	h.enter(p, g)

@@ -1,6 +1,9 @@
 package mls
 
-import "bytes"
+import (
+	"bytes"
+	"crypto/sha256"
+)
 
 // Opening messages: from a message, which nothing is known of, to a verified
 // content, to what it means for the group.
@@ -54,7 +57,7 @@ func (g *Group) openPublic(m *publicMessage) (*Group, Content, error) {
 		return g, nil, err
 	}
 	if a.contentType == ContentCommit {
-		return g.openCommit(a)
+		return g.openCommit(a, contentID{})
 	}
 	return g.enqueue(a, nil)
 }
@@ -78,7 +81,7 @@ func (e *epoch) verify(realm *Realm, u *unverifiedContent) (*authenticatedConten
 	if err != nil {
 		return nil, err
 	}
-	return u.verify(realm, e.context.CipherSuite, key, e.encoded)
+	return u.verifyIn(realm, e.publicState, key)
 }
 
 func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
@@ -107,13 +110,7 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 	if err != nil {
 		return g, nil, err
 	}
-	a, err := g.realm.handshake(m.handshakeID(e, d.leaf, plaintext), func() (*authenticatedContent, error) {
-		u, err := m.decodeContent(d.leaf, plaintext)
-		if err != nil {
-			return nil, err
-		}
-		return e.verify(g.realm, u)
-	})
+	a, id, err := g.authenticate(e, m, d.leaf, plaintext)
 	switch {
 	case err != nil:
 		return g, nil, err
@@ -123,7 +120,7 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 		// the generation to run away.
 		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation}
 	case a.contentType == ContentCommit:
-		return g.openCommit(a)
+		return g.openCommit(a, id)
 	}
 	next := g.withRatchets(m.epoch, ratchets)
 	if a.contentType == ContentProposal {
@@ -138,6 +135,29 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 		AAD:        a.aad,
 		Data:       a.application,
 	}, nil
+}
+
+// authenticate decodes and verifies what a private message held. All members of
+// an epoch find the same in a handshake message; an application message is
+// nobody's business but the member's.
+func (g *Group) authenticate(e *epoch, m *privateMessage, from LeafIndex, plaintext []byte) (*authenticatedContent, contentID, error) {
+	verify := func() (*authenticatedContent, error) {
+		u, err := m.decodeContent(from, plaintext)
+		if err != nil {
+			return nil, err
+		}
+		return e.verify(g.realm, u)
+	}
+	if m.contentType == ContentApplication || !g.realm.shares() {
+		a, err := verify()
+		return a, contentID{}, err
+	}
+	h := sha256.New()
+	h.Write(appendU32(appendVector(e.id[:], m.contentAAD), uint32(from)))
+	h.Write(plaintext)
+	id := contentID(h.Sum(nil))
+	a, err := g.realm.handshake(id, verify)
+	return a, id, err
 }
 
 // withRatchets replaces the secret tree of a live epoch.
@@ -170,8 +190,8 @@ func (g *Group) enqueue(a *authenticatedContent, leafKey secret) (*Group, Conten
 	return &next, q, nil
 }
 
-func (g *Group) openCommit(a *authenticatedContent) (*Group, Content, error) {
-	s, err := g.stage(a)
+func (g *Group) openCommit(a *authenticatedContent, id contentID) (*Group, Content, error) {
+	s, err := g.stage(a, id)
 	if err != nil {
 		return g, nil, err
 	}

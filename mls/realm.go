@@ -22,7 +22,7 @@ const (
 // The bounds of what a realm remembers. Each memory holds at most twice that.
 const (
 	rememberMessages    = 256
-	rememberTransitions = 256
+	rememberTransitions = 256 // and handshake messages
 	rememberKeyPackages = 2048
 	rememberSignatures  = 1 << 15
 )
@@ -36,6 +36,7 @@ type Realm struct {
 	level       Level
 	messages    memory[*Message]
 	keyPackages memory[*KeyPackage]
+	handshakes  memory[*authenticatedContent]
 	transitions memory[outcome]
 	signatures  memory[struct{}]
 	states      interned
@@ -89,9 +90,16 @@ func (r *Realm) ParseKeyPackage(b []byte) (*KeyPackage, error) {
 
 // verify is VerifyWithLabel. Only signatures that verified are remembered.
 func (r *Realm) verify(suite CipherSuite, public []byte, label string, content, sig []byte) error {
+	check := func() error { return suite.verifyWithLabel(public, label, content, sig) }
 	if !r.shares() {
-		return suite.verifyWithLabel(public, label, content, sig)
+		return check()
 	}
+	return r.remembered(suite, public, label, content, sig, check)
+}
+
+// remembered looks up whether a signature over what content names has verified,
+// or checks it.
+func (r *Realm) remembered(suite CipherSuite, public []byte, label string, content, sig []byte, check func() error) error {
 	b := make([]byte, 0, 32+len(public)+len(label)+len(content)+len(sig))
 	b = appendVector(appendU16(b, uint16(suite)), public)
 	b = appendVector(appendVector(b, []byte(label)), content)
@@ -99,29 +107,48 @@ func (r *Realm) verify(suite CipherSuite, public []byte, label string, content, 
 	if _, ok := r.signatures.get(key); ok {
 		return nil
 	}
-	if err := suite.verifyWithLabel(public, label, content, sig); err != nil {
+	if err := check(); err != nil {
 		return err
 	}
 	r.signatures.put(key, struct{}{}, rememberSignatures)
 	return nil
 }
 
+// A contentID names the content of a handshake message and the state that it was
+// verified in, by their hash. The zero value names nothing.
+type contentID [sha256.Size]byte
+
+// handshake returns the verified content of a handshake message: remembered, or
+// computed.
+func (r *Realm) handshake(id contentID, compute func() (*authenticatedContent, error)) (*authenticatedContent, error) {
+	if a, ok := r.handshakes.get(id); ok {
+		return a, nil
+	}
+	a, err := compute()
+	if err == nil {
+		r.handshakes.put(id, a, rememberTransitions)
+	}
+	return a, err
+}
+
 // transition returns what a commit makes of a state: remembered, or computed.
-// Its verdict depends on the state and the commit's bytes alone, so a refusal
-// is remembered like a success.
-func (r *Realm) transition(from *publicState, commit []byte, compute func() (*transition, error)) (*transition, error) {
+// Its verdict depends on the state and the commit's content alone, so a refusal
+// is remembered like a success. The id may be zero.
+func (r *Realm) transition(from *publicState, a *authenticatedContent, id contentID, compute func() (*transition, error)) (*transition, error) {
 	if !r.shares() {
 		return compute()
 	}
-	key := sha256.Sum256(append(from.id[:], commit...))
-	if o, ok := r.transitions.get(key); ok {
+	if id == (contentID{}) {
+		id = sha256.Sum256(a.append(from.id[:]))
+	}
+	if o, ok := r.transitions.get(id); ok {
 		return o.t, o.err
 	}
 	t, err := compute()
 	if err == nil {
 		t.next = r.states.share(t.next)
 	}
-	r.transitions.put(key, outcome{t, err}, rememberTransitions)
+	r.transitions.put(id, outcome{t, err}, rememberTransitions)
 	return t, err
 }
 

@@ -100,12 +100,12 @@ func (s *StagedCommit) Welcome() []byte { return s.welcome }
 func (s *StagedCommit) Sent() *Group { return s.sent }
 
 // stage processes a verified commit: RFC 9420, Section 12.4.2.
-func (g *Group) stage(a *authenticatedContent) (*StagedCommit, error) {
+func (g *Group) stage(a *authenticatedContent, id contentID) (*StagedCommit, error) {
 	list, err := a.commit.resolve(a.sender, g.queue)
 	if err != nil {
 		return nil, err
 	}
-	t, err := g.realm.transition(g.publicState, a.append(nil), func() (*transition, error) {
+	t, err := g.realm.transition(g.publicState, a, id, func() (*transition, error) {
 		return g.publicState.transition(g.realm, a, list)
 	})
 	if err != nil {

@@ -1,0 +1,109 @@
+// Command conclave shows, serves and measures end-to-end encrypted group chat:
+// a demonstration of hundreds of installations in one process, a backend for
+// other processes, a chat at the terminal, and benchmarks.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conclave:", oneLine(err))
+		os.Exit(exitCode(err))
+	}
+}
+
+// A usageError is a command line that cannot be meant.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func exitCode(err error) int {
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// oneLine joins what several failures said.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// A console is what a command talks through.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+	log      *slog.Logger
+}
+
+// run is the whole program: nothing outside it reads flags, files or streams.
+func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) error {
+	c := &console{in: in, out: out, err: errw}
+	var level string
+	root := &cobra.Command{
+		Use:           "conclave",
+		Short:         "End-to-end encrypted group chat: demo, backend, terminal chat, benchmarks",
+		Example:       "  conclave demo --members 50\n  conclave serve --dir /var/lib/conclave --listen 127.0.0.1:4222",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			given := cmd.Flags().Changed("log-level")
+			if !given && cmd.Name() == "demo" {
+				level = "error" // what a demonstration recovers from is in its table
+			}
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return usagef("--log-level is %q: give debug, info, warn or error", level)
+			}
+			c.log = slog.New(slog.NewTextHandler(errw, &slog.HandlerOptions{Level: l}))
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVar(&level, "log-level", "warn", "what goes to standard error: debug, info, warn or error")
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see %s --help", err, cmd.CommandPath())
+	})
+	root.AddCommand(demoCommand(c))
+	root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("there is no command %q: see %s --help", args[0], cmd.CommandPath())
+		}
+		return nil
+	}
+	return root.ExecuteContext(ctx)
+}
+
+// noArgs refuses what is not a flag.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%q is not a flag: see %s --help", args[0], cmd.CommandPath())
+	}
+	return nil
+}

@@ -1,0 +1,650 @@
+package mls
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// What must not be accepted: RFC 9420's rules about trees, proposal lists, paths,
+// external commits and Welcomes, each broken once.
+
+// club is a group of n members, all added by the first and each with a path of
+// its own, with the randomness to go on.
+type club struct {
+	*history
+}
+
+func newClub(t testing.TB, n int) *club {
+	h := newHistory(t, MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519, nil, 99)
+	c := &club{h}
+	c.add(n - 1)
+	for _, p := range h.members {
+		h.deliver(p, must(p.g.Commit(CommitConfig{Rand: h.bytes}))(t), nil)
+	}
+	return c
+}
+
+func (c *club) add(n int) {
+	joiners := map[*player]joining{}
+	config := CommitConfig{Rand: c.bytes}
+	for range n {
+		p := c.player()
+		k, secrets := c.keyPackage(p)
+		joiners[p] = joining{k, secrets}
+		config.Proposals = append(config.Proposals, Add{KeyPackage: k})
+	}
+	c.deliver(c.members[0], must(c.members[0].g.Commit(config))(c.t), joiners)
+	c.agree()
+}
+
+func (c *club) g(i int) *Group { return c.members[i].g }
+
+// keyPackageWith makes a key package whose configuration or result is changed.
+func (c *club) keyPackageWith(change func(*KeyPackageConfig)) *KeyPackage {
+	p := c.player()
+	config := KeyPackageConfig{
+		Rand: c.bytes, Suite: c.suite, Signer: p.signer, Credential: BasicCredential([]byte(p.name)),
+		Capabilities: testCapabilities(c.suite),
+	}
+	change(&config)
+	k, _, err := NewKeyPackage(config)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return k
+}
+
+func (c *club) pskID() PreSharedKeyID {
+	return PreSharedKeyID{Type: PSKExternal, ID: []byte("psk"), Nonce: make([]byte, 32)}
+}
+
+// RFC 9420, Section 12.2, one rule after the other.
+func TestInvalidProposalLists(t *testing.T) {
+	c := newClub(t, 4)
+	g := c.g(0)
+	member := func(i LeafIndex, p Proposal) StagedProposal {
+		return StagedProposal{Proposal: p, SenderType: SenderMember, Sender: i, ByReference: true}
+	}
+	own := func(p Proposal) StagedProposal { return StagedProposal{Proposal: p, SenderType: SenderMember} }
+	update := func(i int) Update {
+		u, _, err := c.g(i).newUpdate(c.bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	newcomer := c.keyPackageWith(func(*KeyPackageConfig) {})
+	twin := c.keyPackageWith(func(k *KeyPackageConfig) { k.Signer = c.members[1].signer })
+	foreign, _, err := NewKeyPackage(KeyPackageConfig{
+		Rand: c.bytes, Suite: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, Signer: must(GenerateSigner(MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, c.bytes))(t),
+		Credential: BasicCredential(nil), Capabilities: testCapabilities(c.suite),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	badSignature := *newcomer
+	badSignature.Signature = bytes.Clone(newcomer.Signature)
+	badSignature.Signature[0] ^= 1
+	shortNonce := c.pskID()
+	shortNonce.Nonce = shortNonce.Nonce[1:]
+	reinitPSK := c.pskID()
+	reinitPSK.Type, reinitPSK.Usage = PSKResumption, ResumptionReInit
+	keyPackageLeaf, _ := must2(c.g(1).Member(1))(t)
+	elsewhere := update(1)
+	sameKey := func() Update {
+		old, _ := c.g(1).Member(1)
+		leaf := *old
+		leaf.Source = SourceUpdate
+		return Update{LeafNode: must(leaf.signed(c.suite, c.members[1].signer, g.GroupID(), 1))(t)}
+	}()
+	required := RequiredCapabilities{Extensions: []ExtensionType{0xabcd}}.Bytes()
+	tests := []struct {
+		rule string
+		list []StagedProposal
+		want error
+	}{
+		{"key package for another suite", []StagedProposal{own(Add{foreign})}, errKeyPackageSuite},
+		{"key package with a bad signature", []StagedProposal{own(Add{&badSignature})}, errSignature},
+		{"two clients with one signature key", []StagedProposal{own(Add{newcomer}), own(Add{newcomer})}, errSignatureKeyTaken},
+		{"client that is a member already", []StagedProposal{own(Add{twin})}, errSignatureKeyTaken},
+		{"update by the committer", []StagedProposal{own(update(0))}, errOwnUpdate},
+		{"update with a leaf for a key package", []StagedProposal{member(1, Update{keyPackageLeaf})}, errLeafSource},
+		{"update signed for another place", []StagedProposal{member(2, elsewhere)}, errSignature},
+		{"update that keeps the encryption key", []StagedProposal{member(1, sameKey)}, errEncryptionKeyTaken},
+		{"removal of the committer", []StagedProposal{member(1, Remove{0})}, errRemoveCommitter},
+		{"removal of nobody", []StagedProposal{own(Remove{7})}, errBlankLeaf},
+		{"removal beyond the tree", []StagedProposal{own(Remove{1 << 31})}, errBlankLeaf},
+		{"two removals of one", []StagedProposal{own(Remove{1}), own(Remove{1})}, errLeafChangedTwice},
+		{"update and removal of one", []StagedProposal{member(1, update(1)), own(Remove{1})}, errLeafChangedTwice},
+		{"two updates of one", []StagedProposal{member(1, update(1)), member(1, update(1))}, errLeafChangedTwice},
+		{"psk with a short nonce", []StagedProposal{own(PreSharedKey{shortNonce})}, errPSKNonce},
+		{"psk twice", []StagedProposal{own(PreSharedKey{c.pskID()}), own(PreSharedKey{c.pskID()})}, errPSKTwice},
+		{"psk for a reinitialized group", []StagedProposal{own(PreSharedKey{reinitPSK})}, errPSKUsage},
+		{"two group context changes", []StagedProposal{own(GroupContextExtensions{}), own(GroupContextExtensions{})}, errTwoExtensionChanges},
+		{"one type of extension twice", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: 0xff00}, {Type: 0xff00}}})}, errDuplicateExtension},
+		{"malformed required capabilities", []StagedProposal{own(GroupContextExtensions{Extensions{{ExtensionRequiredCapabilities, []byte{1}}}})}, ErrInvalid},
+		{"malformed external senders", []StagedProposal{own(GroupContextExtensions{Extensions{{ExtensionExternalSenders, []byte{1}}}})}, ErrInvalid},
+		{"reinit with others", []StagedProposal{own(ReInit{Version: mls10}), own(Remove{1})}, errReInitWithOthers},
+		{"reinit to an older version", []StagedProposal{own(ReInit{Version: 0})}, errReInitVersion},
+		{"external init inside", []StagedProposal{own(ExternalInit{[]byte{1}})}, errExternalInitInside},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			_, err := g.apply(nil, memberSender(0), test.list)
+			if !errors.Is(err, test.want) || !errors.Is(err, ErrInvalid) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+	t.Run("leaf against the group", func(t *testing.T) {
+		check := func(extensions Extensions, k *KeyPackage, want error) {
+			t.Helper()
+			list := []StagedProposal{own(GroupContextExtensions{extensions})}
+			if k != nil {
+				list = append(list, own(Add{k}))
+			}
+			change, err := g.apply(nil, memberSender(0), list)
+			if err == nil {
+				err = (&transition{change: change}).checkTree(change.tree, g.tree)
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+		check(Extensions{{ExtensionRequiredCapabilities, required}}, nil, errExtensionUnsupported)
+		check(Extensions{{Type: 0xabcd}}, nil, errExtensionUnsupported)
+		check(Extensions{{Type: 0xff00}}, c.keyPackageWith(func(k *KeyPackageConfig) { k.Capabilities.Extensions = nil }), errExtensionUnsupported)
+		check(nil, c.keyPackageWith(func(k *KeyPackageConfig) {
+			k.Credential, k.Capabilities.Credentials = Credential{Type: 77}, []CredentialType{77, CredentialBasic}
+		}), errCredentialUnsupported)
+		check(nil, c.keyPackageWith(func(k *KeyPackageConfig) {
+			k.Credential, k.Capabilities.Credentials = Credential{Type: 77}, []CredentialType{77}
+		}), errCredentialUnsupported)
+	})
+}
+
+// must2 is must for a result that may be missing.
+func must2[T any](v T, ok bool) func(testing.TB) (T, bool) {
+	return func(t testing.TB) (T, bool) {
+		t.Helper()
+		if !ok {
+			t.Fatal("missing")
+		}
+		return v, ok
+	}
+}
+
+// forge makes member i's commit with its structure changed before it is signed.
+// The confirmation tag is that of the unchanged commit.
+func (c *club) forge(i int, config CommitConfig, change func(*Commit)) *Message {
+	g := c.g(i)
+	config.Rand = c.bytes
+	s := must(g.Commit(config))(c.t)
+	commit := *s.private.content.commit
+	if commit.path != nil {
+		path := *commit.path
+		path.nodes = slices.Clone(path.nodes)
+		for k := range path.nodes {
+			path.nodes[k].secrets = slices.Clone(path.nodes[k].secrets)
+		}
+		commit.path = &path
+	}
+	change(&commit)
+	a := must(g.context.content(memberSender(g.own), nil).withCommit(&commit).sign(c.suite, g.signer, WirePrivateMessage, g.encoded))(c.t)
+	a.confirmationTag = s.private.content.confirmationTag
+	_, message, err := g.frame(c.bytes, a)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return must(c.realm.Parse(message))(c.t)
+}
+
+// RFC 9420, Sections 7.5 and 12.4.2: a path that is not what it must be.
+func TestInvalidPaths(t *testing.T) {
+	c := newClub(t, 5)
+	leaf := func(change func(*LeafNode)) func(*Commit) {
+		return func(k *Commit) {
+			l := *k.path.leaf
+			change(&l)
+			k.path.leaf = must(l.signed(c.suite, c.members[0].signer, c.g(0).GroupID(), 0))(t)
+		}
+	}
+	other, _ := c.g(0).Member(2)
+	tests := []struct {
+		rule   string
+		change func(*Commit)
+		want   error
+	}{
+		{"no path in an empty commit", func(k *Commit) { k.path = nil }, errPathMissing},
+		{"no path in a removal", func(k *Commit) {
+			k.path, k.proposals = nil, []proposalOrRef{{proposal: Remove{2}}}
+		}, errPathMissing},
+		{"a node less", func(k *Commit) { k.path.nodes = k.path.nodes[1:] }, errPathLength},
+		{"a node more", func(k *Commit) { k.path.nodes = append(k.path.nodes, k.path.nodes[0]) }, errPathLength},
+		{"a ciphertext less", func(k *Commit) { k.path.nodes[1].secrets = k.path.nodes[1].secrets[1:] }, errPathCiphertexts},
+		{"a ciphertext more", func(k *Commit) {
+			k.path.nodes[0].secrets = append(k.path.nodes[0].secrets, k.path.nodes[0].secrets[0])
+		}, errPathCiphertexts},
+		{"a key of the tree", func(k *Commit) { k.path.nodes[0].encryptionKey = other.EncryptionKey }, errEncryptionKeyTaken},
+		{"a key of another length", func(k *Commit) { k.path.nodes[0].encryptionKey = []byte{1} }, ErrInvalid},
+		{"the parent hash of other keys", func(k *Commit) {
+			k.path.nodes[0].encryptionKey = bytes.Clone(k.path.nodes[0].encryptionKey)
+			k.path.nodes[0].encryptionKey[3] ^= 1
+		}, errParentHash},
+		{"a leaf with another parent hash", leaf(func(l *LeafNode) { l.ParentHash = make([]byte, 32) }), errParentHash},
+		{"a leaf with the old encryption key", leaf(func(l *LeafNode) {
+			old, _ := c.g(0).Member(0)
+			l.EncryptionKey = old.EncryptionKey
+		}), errEncryptionKeyTaken},
+		{"a leaf for an update", leaf(func(l *LeafNode) { l.Source = SourceUpdate }), errLeafSource},
+		{"a leaf that does not support its extension", leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: 0x1234}} }), errExtensionUnsupported},
+		{"a leaf signed for another place", func(k *Commit) {
+			k.path.leaf = must((*k.path.leaf).signed(c.suite, c.members[0].signer, c.g(0).GroupID(), 1))(t)
+		}, errSignature},
+		{"an unknown proposal", func(k *Commit) { k.proposals = []proposalOrRef{{ref: make([]byte, 32)}} }, ErrUnknownProposal},
+		{"another commit's confirmation tag", func(k *Commit) { k.proposals = []proposalOrRef{{proposal: PreSharedKey{c.pskID()}}} }, ErrUnknownPSK},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			m := c.forge(0, CommitConfig{}, test.change)
+			for _, realm := range []*Realm{nil, NewRealm(Public)} {
+				for i := 1; i < 3; i++ {
+					g := *c.g(i)
+					g.realm = realm
+					next, content, err := g.Open(m)
+					if !errors.Is(err, test.want) {
+						t.Errorf("got %v, want %v", err, test.want)
+					}
+					if next != &g || content != nil {
+						t.Error("an invalid commit changed something")
+					}
+				}
+			}
+		})
+	}
+	t.Run("another commit's confirmation tag", func(t *testing.T) {
+		m := c.forge(0, CommitConfig{}, func(k *Commit) {})
+		m2 := c.forge(0, CommitConfig{AAD: []byte("x")}, func(k *Commit) {})
+		_, _, err := c.g(1).Open(m)
+		_, _, err2 := c.g(1).Open(m2)
+		if err != nil || !errors.Is(err2, errConfirmationTag) {
+			t.Errorf("got %v and %v", err, err2)
+		}
+	})
+}
+
+// A member whose path secret is withheld, or wrong, learns it; the others cannot.
+func TestInsiderForksOneMember(t *testing.T) {
+	c := newClub(t, 4)
+	m := c.forge(0, CommitConfig{}, func(k *Commit) {
+		last := len(k.path.nodes) - 1
+		ct := &k.path.nodes[last].secrets[0] // for the other half: members 2 and 3
+		ct.ciphertext = bytes.Clone(ct.ciphertext)
+		ct.ciphertext[0] ^= 1
+	})
+	for i := 1; i < 4; i++ {
+		g := c.g(i)
+		next, _, err := g.Open(m)
+		if forked := i >= 2; forked != errors.Is(err, ErrCannotDecryptPath) || errors.Is(err, ErrInvalid) && forked {
+			t.Errorf("member %d: %v", i, err)
+		}
+		if next != g {
+			t.Errorf("member %d is changed", i)
+		}
+	}
+}
+
+// RFC 9420, Section 12.4.3.1: trees that a newcomer must not accept.
+func TestInvalidTrees(t *testing.T) {
+	c := newClub(t, 6)
+	c.add(1) // unmerged where nobody has committed since
+	valid := c.g(0).tree
+	flat := func() []node {
+		var nodes []node
+		for x := range 2*valid.rootIndex() + 1 {
+			n := valid.at(x)
+			if n.parent != nil {
+				p := *n.parent
+				n = &node{parent: &p}
+			}
+			nodes = append(nodes, node{leaf: n.leaf, parent: n.parent})
+		}
+		for nodes[len(nodes)-1].leaf == nil {
+			nodes = nodes[:len(nodes)-1]
+		}
+		return nodes
+	}
+	root := valid.rootIndex()
+	var unmerged LeafIndex
+	for i := range valid.all() {
+		unmerged = i
+	}
+	// A parent hash covers a node's key and unmerged list, so that each of these
+	// is refused at the latest there; the point is that each is refused.
+	tests := []struct {
+		rule   string
+		change func([]node) []node
+	}{
+		{"ends in a blank", func(n []node) []node { return append(n, node{}) }},
+		{"is empty", func(n []node) []node { return nil }},
+		{"lacks a parent's link", func(n []node) []node { n[1].parent.parentHash = make([]byte, 32); return n }},
+		{"has a root nobody set", func(n []node) []node {
+			n[root].parent.encryptionKey = must(GenerateSigner(c.suite, c.bytes))(t).Public()
+			return n
+		}},
+		{"unmerged leaves unsorted", func(n []node) []node { n[root].parent.unmerged = []LeafIndex{3, 2}; return n }},
+		{"unmerged leaf twice", func(n []node) []node { n[root].parent.unmerged = []LeafIndex{unmerged, unmerged}; return n }},
+		{"unmerged leaf that is blank", func(n []node) []node { n[root].parent.unmerged = []LeafIndex{7}; return n }},
+		{"unmerged leaf of another subtree", func(n []node) []node { n[1].parent.unmerged = []LeafIndex{3}; return n }},
+		{"unmerged leaf missing below", func(n []node) []node { n[root].parent.unmerged = []LeafIndex{0}; return n }},
+		{"one key twice", func(n []node) []node { n[1].parent.encryptionKey = n[0].leaf.EncryptionKey; return n }},
+		{"one leaf twice", func(n []node) []node { n[4].leaf = n[0].leaf; return n }},
+		{"two leaves exchanged", func(n []node) []node { n[0].leaf, n[2].leaf = n[2].leaf, n[0].leaf; return n }},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			tree, err := treeOf(c.suite, test.change(flat()))
+			if err == nil {
+				err = tree.validate(nil, c.g(0).GroupID(), requirements{})
+			}
+			if !errors.Is(err, ErrInvalid) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	if err := must(treeOf(c.suite, flat()))(t).validate(nil, c.g(0).GroupID(), requirements{}); err != nil {
+		t.Error("the tree that was broken is not valid itself:", err)
+	}
+	t.Run("of another group", func(t *testing.T) {
+		if err := valid.validate(nil, []byte("other"), requirements{}); !errors.Is(err, errSignature) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// RFC 9420, Section 12.4.3.2.
+func TestInvalidExternalCommits(t *testing.T) {
+	c := newClub(t, 3)
+	outside := c.player()
+	config := ExternalConfig{
+		Rand: c.bytes, Signer: outside.signer, Credential: BasicCredential([]byte(outside.name)),
+		Capabilities: testCapabilities(c.suite), GroupInfo: must(c.realm.Parse(must(c.g(0).Info())(t)))(t),
+	}
+	_, s, err := JoinExternal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newcomer := c.keyPackageWith(func(*KeyPackageConfig) {})
+	init := proposalOrRef{proposal: s.private.content.commit.proposals[0].proposal}
+	tests := []struct {
+		rule      string
+		proposals []proposalOrRef
+		want      error
+	}{
+		{"without an external init", nil, errExternalCommit},
+		{"with two", []proposalOrRef{init, init}, errExternalCommit},
+		{"with an add", []proposalOrRef{init, {proposal: Add{newcomer}}}, errExternalCommit},
+		{"with two removals", []proposalOrRef{init, {proposal: Remove{1}}, {proposal: Remove{2}}}, errExternalCommit},
+		{"with a change of the group context", []proposalOrRef{init, {proposal: GroupContextExtensions{}}}, errExternalCommit},
+		{"with a proposal by reference", []proposalOrRef{init, {ref: make([]byte, 32)}}, errExternalCommit},
+		{"with an init that nobody can open", []proposalOrRef{{proposal: ExternalInit{[]byte("short")}}}, errExternalInit},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			commit := *s.private.content.commit
+			commit.proposals = test.proposals
+			a := must(c.g(0).context.content(sender{Type: SenderNewMemberCommit}, nil).withCommit(&commit).
+				sign(c.suite, outside.signer, WirePublicMessage, c.g(0).encoded))(t)
+			a.confirmationTag = make([]byte, 32)
+			m := must(c.realm.Parse((*epochSecrets)(nil).sealPublic(a, nil)))(t)
+			if _, _, err := c.g(1).Open(m); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+	t.Run("signed by somebody else", func(t *testing.T) {
+		a := must(s.private.content.framedContent.sign(c.suite, c.members[1].signer, WirePublicMessage, c.g(0).encoded))(t)
+		a.confirmationTag = s.private.content.confirmationTag
+		m := must(c.realm.Parse((*epochSecrets)(nil).sealPublic(a, nil)))(t)
+		if _, _, err := c.g(1).Open(m); !errors.Is(err, errSignature) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("with a member's signature key", func(t *testing.T) {
+		config := config
+		config.Signer = c.members[1].signer
+		if _, _, err := JoinExternal(config); !errors.Is(err, errSignatureKeyTaken) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("of an earlier epoch", func(t *testing.T) {
+		c.deliver(c.members[2], must(c.g(2).Commit(CommitConfig{Rand: c.bytes}))(t), nil)
+		var wrong *EpochError
+		if _, _, err := c.g(1).Open(must(c.realm.Parse(s.Message()))(t)); !errors.As(err, &wrong) || wrong.Want != wrong.Got+1 {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// RFC 9420, Section 12.4.3.1: Welcomes that lead nowhere.
+func TestInvalidWelcomes(t *testing.T) {
+	c := newClub(t, 3)
+	p := c.player()
+	k, secrets := c.keyPackage(p)
+	s := must(c.g(0).Commit(CommitConfig{Rand: c.bytes, Proposals: []Proposal{Add{k}}}))(t)
+	join := func(change func(*JoinConfig, *Welcome)) error {
+		m := *must(c.realm.Parse(s.Welcome()))(t)
+		w := *m.welcome
+		w.secrets = slices.Clone(w.secrets)
+		m.welcome = &w
+		config := JoinConfig{Signer: p.signer, KeyPackage: k, Secrets: secrets, Welcome: &m}
+		change(&config, &w)
+		_, _, err := Join(config)
+		return err
+	}
+	other, otherSecrets := c.keyPackage(c.player())
+	tests := []struct {
+		rule   string
+		change func(*JoinConfig, *Welcome)
+		want   error
+	}{
+		{"valid", func(*JoinConfig, *Welcome) {}, nil},
+		{"for somebody else", func(j *JoinConfig, _ *Welcome) { j.KeyPackage, j.Secrets = other, otherSecrets }, errNotForUs},
+		{"with another key", func(j *JoinConfig, _ *Welcome) { j.Secrets = otherSecrets }, errDecrypt},
+		{"for another suite", func(_ *JoinConfig, w *Welcome) { w.suite = 1 }, errSuiteMismatch},
+		{"with another group info", func(_ *JoinConfig, w *Welcome) {
+			w.groupInfo = bytes.Clone(w.groupInfo)
+			w.groupInfo[5] ^= 1
+		}, errDecrypt},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			if err := join(test.change); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+	t.Run("group info", func(t *testing.T) {
+		info := must(parseMessage(must(c.g(0).Info())(t)))(t).groupInfo
+		changed := func(change func(*GroupInfo)) error {
+			g := *info
+			g.extensions = slices.Clone(g.extensions)
+			context := *g.context
+			g.context = &context
+			change(&g)
+			signed := must(g.signed(c.suite, c.members[0].signer))(t)
+			_, err := must(parseGroupInfo(signed.raw))(t).verifiedState(nil, nil)
+			return err
+		}
+		check := func(err, want error) {
+			t.Helper()
+			if !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+		check(changed(func(*GroupInfo) {}), nil)
+		check(changed(func(g *GroupInfo) { g.signer = 1 }), errSignature)
+		check(changed(func(g *GroupInfo) { g.signer = 3 }), errBlankLeaf)
+		check(changed(func(g *GroupInfo) { g.signer = 1 << 20 }), errBlankLeaf)
+		check(changed(func(g *GroupInfo) { g.context.TreeHash = make([]byte, 32) }), errTreeHash)
+		check(changed(func(g *GroupInfo) { g.extensions = nil }), errNoTree)
+		check(changed(func(g *GroupInfo) { g.extensions = append(g.extensions, g.extensions[0]) }), errDuplicateExtension)
+		check(changed(func(g *GroupInfo) { g.context.CipherSuite = 4 }), ErrUnsupportedSuite)
+		check(changed(func(g *GroupInfo) { g.context.Extensions = Extensions{{Type: 0xabcd}} }), errExtensionUnsupported)
+	})
+}
+
+// Messages that are valid somewhere else, or were.
+func TestMessagesOutOfPlace(t *testing.T) {
+	c := newClub(t, 3)
+	stranger := newHistory(t, c.suite, nil, 5)
+	_, foreign, err := stranger.members[0].g.Seal(c.bytes, nil, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := func(i int) *Message {
+		next, b, err := c.g(i).Seal(c.bytes, nil, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.members[i].g = next
+		return must(c.realm.Parse(b))(t)
+	}
+	step := func() { c.deliver(c.members[0], must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t), nil) }
+	open := func(m *Message) error {
+		next, content, err := c.g(1).Open(m)
+		if err != nil && (next != c.g(1) || content != nil) {
+			t.Error("an error changed the group")
+		}
+		return err
+	}
+	old := seal(2)
+	stale := must(c.realm.Parse(must(c.g(2).Commit(CommitConfig{Rand: c.bytes}))(t).Message()))(t)
+	kept := c.g(2)
+	for range keepEpochs {
+		step()
+		if err := open(old); err != nil {
+			t.Error("a past epoch's message:", err)
+		}
+	}
+	if err := open(stale); !errors.Is(err, ErrWrongEpoch) {
+		t.Error("a past epoch's commit:", err)
+	}
+	step()
+	if err := open(old); !errors.Is(err, ErrEpochTooOld) {
+		t.Error("a message older than what is kept:", err)
+	}
+	if err := open(must(c.realm.Parse(foreign))(t)); !errors.Is(err, ErrWrongGroup) {
+		t.Error("another group's message:", err)
+	}
+	future := seal(2)
+	c.members[1].g, kept = kept, c.g(1)
+	if err := open(future); !errors.Is(err, ErrWrongEpoch) {
+		t.Error("a future epoch's message:", err)
+	}
+	c.members[1].g = kept
+	if err := open(must(c.realm.Parse(must(c.g(0).Info())(t)))(t)); !errors.Is(err, errMessageKind) {
+		t.Error("a group info:", err)
+	}
+}
+
+// A member that restores an old copy learns its later generations from its own
+// messages, and uses none of them twice.
+func TestOwnMessagesAfterARollback(t *testing.T) {
+	c := newClub(t, 2)
+	copied := c.g(1)
+	var last *Message
+	for range 3 {
+		next, b, err := c.g(1).Seal(c.bytes, nil, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.members[1].g, last = next, must(c.realm.Parse(b))(t)
+	}
+	var own *OwnMessageError
+	if _, _, err := copied.Open(last); !errors.As(err, &own) || own.Generation != 2 {
+		t.Fatal(err)
+	}
+	restored := must(copied.SkipTo(own.Epoch, own.ContentType, own.Generation))(t)
+	equal(t, "own generations", restored.ownRow(), c.g(1).ownRow())
+	if again := must(restored.SkipTo(own.Epoch, own.ContentType, 0))(t); !bytes.Equal(again.ownRow(), restored.ownRow()) {
+		t.Error("skipped backwards")
+	}
+	_, b, err := restored.Seal(c.bytes, nil, []byte("y"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.g(0).Open(must(c.realm.Parse(b))(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who is removed stays where it was: it neither sends nor follows.
+func TestRemovedMember(t *testing.T) {
+	c := newClub(t, 3)
+	gone := c.members[1]
+	late, message, err := c.g(2).Seal(c.bytes, nil, []byte("late"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.members[2].g = late
+	c.deliver(c.members[0], must(c.g(0).Commit(CommitConfig{Rand: c.bytes, Proposals: []Proposal{Remove{1}}}))(t), nil)
+	g := gone.g
+	if g.Active() {
+		t.Fatal("still active")
+	}
+	_, _, sealErr := g.Seal(c.bytes, nil, nil)
+	_, commitErr := g.Commit(CommitConfig{Rand: c.bytes})
+	_, _, proposeErr := g.Propose(c.bytes, Update{}, nil)
+	_, exportErr := g.Export("x", nil, 32)
+	_, infoErr := g.Info()
+	for _, err := range []error{sealErr, commitErr, proposeErr, exportErr, infoErr} {
+		if !errors.Is(err, ErrNotMember) {
+			t.Error(err)
+		}
+	}
+	if _, content, err := g.Open(must(c.realm.Parse(message))(t)); err != nil || string(content.(*Application).Data) != "late" {
+		t.Error("what was sent before:", err)
+	}
+	restored := gone.store.restore(t, nil, gone.signer)
+	if restored.Active() || restored.Epoch() != g.Epoch() {
+		t.Error("comes back as a member")
+	}
+}
+
+// Two commits for one epoch: the second cannot be merged after the first.
+func TestMergeOnlyOnce(t *testing.T) {
+	c := newClub(t, 2)
+	first := must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t)
+	second := must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t)
+	next := must(c.g(0).Merge(first))(t)
+	if same, err := next.Merge(second); !errors.Is(err, ErrWrongEpoch) || same != next {
+		t.Error(err)
+	}
+	if _, err := next.UnmarshalStaged(must(second.MarshalBinary())(t), second.Message()); !errors.Is(err, ErrWrongEpoch) {
+		t.Error(err)
+	}
+	if _, err := c.g(0).UnmarshalStaged(must(second.MarshalBinary())(t), first.Message()); !errors.Is(err, errStagedFormat) {
+		t.Error(err)
+	}
+}
+
+// One stream of randomness makes one commit, however it is computed.
+func TestCommitIsDeterministic(t *testing.T) {
+	c := newClub(t, 4)
+	k, _ := c.keyPackage(c.player())
+	backwards := func(n int, f func(int)) {
+		for i := range n {
+			f(n - 1 - i)
+		}
+	}
+	commit := func(each Each) *StagedCommit {
+		return must(c.g(0).Commit(CommitConfig{Rand: rand.NewChaCha8([32]byte{7}), Proposals: []Proposal{Add{k}}, Each: each}))(t)
+	}
+	a, b := commit(nil), commit(backwards)
+	equal(t, "commit", b.Message(), a.Message())
+	equal(t, "welcome", b.Welcome(), a.Welcome())
+}
