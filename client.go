@@ -46,7 +46,7 @@ func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions)
 		return nil, err
 	}
 	key := o.DatabaseKey
-	info, err := h.system.Register(ctx, actors.Registration{Signer: wallet, Database: o.Database, Key: func(id InstallationID) (Key, error) {
+	info, err := h.system.Register(ctx, actors.Registration{Signer: wallet, Database: o.Database, Key: func(id InstallationID) (_ Key, err error) {
 		if key == (Key{}) {
 			key, err = h.system.ProvidedKey(ctx, id)
 			if errors.Is(err, ErrNotFound) {

@@ -143,7 +143,7 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 	case logRead:
 		return a.logRead(ctx, m)
 	case logRewound:
-		return a.step(ctx, group.Rewound{End: uint64(m.end)})
+		return a.rewound(ctx, m.end)
 	case rejoin:
 		return a.rejoin(ctx, m)
 	}
@@ -348,7 +348,7 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	a.ended++
 	switch {
 	case errors.Is(m.err, bus.ErrLogRolledBack):
-		if err := a.step(ctx, group.Rewound{End: uint64(m.end)}); err != nil {
+		if err := a.rewound(ctx, m.end); err != nil {
 			return err
 		}
 	case m.err != nil:
@@ -370,6 +370,16 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	}
 	a.settle()
 	return nil
+}
+
+// rewound: the log went backwards. The replica reads again from its end, and
+// offers again what is its own.
+func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
+	if uint64(end) >= a.replica.Cursor() {
+		return nil
+	}
+	a.sys.log.Error("group log went backwards", groupAttr(a.id), "end", uint64(end))
+	return a.step(ctx, group.Rewound{End: uint64(end), Rows: a.rows(ctx.Context())})
 }
 
 // rejoin takes a welcome to a group that was known here: this installation was

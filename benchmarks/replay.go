@@ -1,7 +1,6 @@
 package benchmarks
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -176,58 +175,54 @@ const stuckAfter = 2 * time.Minute
 // its own: what an earlier run sent is not sent again. A line goes out when the
 // one before it is in the group's log, so that the log has the lines' order; at
 // most window of them are under way to the others' stores at a time.
-func (r *Replay) Send(ctx context.Context, id conclave.GroupID, lines []string, window int, stored func()) (Sent, error) {
+func (r *Replay) Send(ctx context.Context, in conclave.GroupID, lines []string, window int, stored func()) (Sent, error) {
 	out := Sent{IDs: make([]conclave.MessageID, len(lines))}
-	var mu sync.Mutex
+	var mu sync.Mutex // of out and last
 	var last time.Time
-	waits, ctx := errgroup.WithContext(ctx)
+	work, ctx := errgroup.WithContext(ctx)
 	underway := make(chan struct{}, window)
 	began := time.Now()
-	for i, line := range lines {
-		select {
-		case underway <- struct{}{}:
-		case <-ctx.Done():
-			return out, cmp.Or(waits.Wait(), ctx.Err())
+	work.Go(func() error {
+		for i, line := range lines {
+			select {
+			case underway <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			start := time.Now()
+			id, err := r.sendOne(ctx, in, i, line)
+			if err != nil {
+				return fmt.Errorf("line %d: %w", i+1, err)
+			}
+			out.IDs[i] = id
+			work.Go(func() error {
+				first, end, err := r.await(ctx, i, id)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				if !first.Before(start) { // else an earlier run sent it
+					out.Fresh++
+					out.Latency = append(out.Latency, end.Sub(start))
+				}
+				if end.After(last) {
+					last = end
+				}
+				mu.Unlock()
+				<-underway
+				if stored != nil {
+					stored()
+				}
+				return nil
+			})
 		}
-		start := time.Now()
-		message, err := r.sendOne(ctx, id, i, line)
-		if err != nil {
-			return out, cmp.Or(waits.Wait(), fmt.Errorf("line %d: %w", i+1, err))
-		}
-		out.IDs[i] = message
-		r.mu.Lock()
-		a := r.arrival(message)
-		r.mu.Unlock()
-		waits.Go(func() error {
-			if err := r.await(ctx, i, a); err != nil {
-				return err
-			}
-			r.mu.Lock()
-			fresh, end := !a.first.Before(start), a.last
-			r.mu.Unlock()
-			mu.Lock()
-			if fresh {
-				out.Fresh++
-				out.Latency = append(out.Latency, end.Sub(start))
-			}
-			if end.After(last) {
-				last = end
-			}
-			mu.Unlock()
-			<-underway
-			if stored != nil {
-				stored()
-			}
-			return nil
-		})
-	}
-	if err := waits.Wait(); err != nil {
+		return nil
+	})
+	if err := work.Wait(); err != nil {
 		return out, err
 	}
 	slices.Sort(out.Latency)
-	if last.After(began) {
-		out.Took = last.Sub(began)
-	}
+	out.Took = max(last.Sub(began), 0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out.Repeated, out.Streamed = r.repeated, r.count
@@ -259,19 +254,26 @@ func (r *Replay) sendOne(ctx context.Context, in conclave.GroupID, i int, line s
 	return id, errors.New("the message failed again and again")
 }
 
-func (r *Replay) await(ctx context.Context, i int, a *arrival) error {
+// await waits until everybody has a message, and tells when the first and the
+// last of them got it.
+func (r *Replay) await(ctx context.Context, i int, id conclave.MessageID) (first, last time.Time, err error) {
+	r.mu.Lock()
+	a := r.arrival(id)
+	r.mu.Unlock()
 	stuck := time.NewTimer(stuckAfter)
 	defer stuck.Stop()
 	select {
 	case <-a.all:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	case <-stuck.C:
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		return errors.Join(fmt.Errorf("line %d reached %d of %d members within %v", i+1, a.n, len(r.sums), stuckAfter), r.failed)
+		err = errors.Join(fmt.Errorf("line %d reached %d of %d members within %v", i+1, a.n, len(r.sums), stuckAfter), r.failed)
+		r.mu.Unlock()
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return a.first, a.last, err
 }
 
 // checksum is the one that most handlers have. The caller holds the lock.

@@ -72,7 +72,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		})
 	}
 	s.advance(d)
-	s.applied = d.ID
+	s.applied, s.commit = d.ID, hash
 	s.rotated = s.rotated || own != nil
 	s.heal = s.heal && own == nil
 	s.left(v.after)
@@ -153,6 +153,7 @@ func (s *step) welcomesSent(in WelcomesSent) error {
 func (s *step) accomplished(it *intent) {
 	if len(it.remaining) == 0 {
 		s.done(it, nil)
+		s.keep(it)
 		return
 	}
 	rest := it.remaining

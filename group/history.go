@@ -91,7 +91,7 @@ func (r *Replica) Drafts() []Message {
 	s := &step{Replica: *r}
 	var out []Message
 	for _, it := range r.intents {
-		if it.isSend() {
+		if it.isSend() && !it.again {
 			out = append(out, s.draft(it))
 		}
 	}

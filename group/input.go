@@ -101,8 +101,13 @@ type (
 		Mark uint64 // the Effects.Read that is answered
 	}
 
-	// Rewound says that the log went backwards: End is its newest ID now.
-	Rewound struct{ End uint64 }
+	// Rewound says that the log went backwards: End is its newest ID now. Rows
+	// are the replica's, with all its effects saved: what is beyond the end is
+	// offered again from them. Nil offers nothing again.
+	Rewound struct {
+		End  uint64
+		Rows RowReader
+	}
 )
 
 // Answers to effects.

@@ -35,6 +35,7 @@ type intent struct {
 
 	// Of Sends.
 	message MessageID
+	again   bool // the log lost it; its sender knows it as Published
 
 	// Sealed, Unsettled and Welcoming.
 	sealed    *sealed
@@ -83,6 +84,9 @@ type sealed struct {
 
 // isSend reports whether the intent is a message rather than a commit.
 func (it *intent) isSend() bool { _, ok := it.wish.(Send); return ok }
+
+// isReoffer reports whether the intent repeats a commit that the log lost.
+func (it *intent) isReoffer() bool { _, ok := it.wish.(reoffer); return ok }
 
 // inFlight reports whether the intent's bytes may be in the log unread.
 func (it *intent) inFlight() bool { return it.state == stateSealed || it.state == stateUnsettled }
@@ -169,7 +173,11 @@ func (s *step) attempt(it *intent, reason string) *intent {
 
 // fail gives an intent up. Messages stay as Failed, everything else is gone.
 func (s *step) fail(it *intent, err error) {
-	if !it.isSend() {
+	switch {
+	case it.again:
+		s.drop(it)
+		return
+	case !it.isSend():
 		s.done(it, err)
 		return
 	}
@@ -286,7 +294,7 @@ func (s *step) resend(it *intent) {
 			err = ErrRefused
 		}
 		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
-	case it.sealed.epoch != s.group.Epoch():
+	case it.sealed.epoch != s.group.Epoch() && !it.isReoffer():
 		s.unseal(it)
 	default:
 		it = s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 })
@@ -299,7 +307,7 @@ func (s *step) publish(it *intent) {
 	out := Outbound{Intent: it.id, Topic: TopicMessages, ID: s.id, Payload: it.sealed.payload, Attempt: it.attempts}
 	if !it.isSend() {
 		out.Topic = TopicCommits
-		out.ExpectLast, out.Last = it.conflicts < maxConflicts, s.lastCommit
+		out.ExpectLast, out.Last = it.conflicts < maxConflicts && !it.isReoffer(), s.lastCommit
 	}
 	s.fx.Send = append(s.fx.Send, out)
 	s.fx.Durable = true

@@ -47,6 +47,10 @@ func (s *step) receive(d Delivered) error {
 		s.reject(d, hash, errWrongGroup)
 		return nil
 	}
+	if hash == s.commit {
+		s.offeredAgain(d)
+		return nil
+	}
 	if it := s.outstanding(hash); it != nil {
 		if it.isSend() {
 			s.echoSend(d, m.Epoch(), it)
@@ -205,34 +209,5 @@ func (s *step) resolved() error {
 	}
 	s.settled = false
 	s.read() // what came meanwhile was not taken
-	return nil
-}
-
-// rewound: the log ends before the cursor now. What was read beyond its end is
-// history here and nowhere else; what follows is read under new IDs. A commit
-// that the log lost leaves this replica alone in its epoch.
-func (s *step) rewound(in Rewound) error {
-	if in.End >= s.cursor {
-		return nil
-	}
-	s.rewinds++
-	s.cursor, s.lastCommit, s.dirt = in.End, min(s.lastCommit, in.End), true
-	s.caughtUp = false
-	s.checkpoint()
-	if s.applied > in.End {
-		s.stall(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
-	}
-	for _, it := range s.intents {
-		if it.inFlight() {
-			s.change(it, func(it *intent) { it.state, it.acked = stateUnsettled, 0 })
-		}
-	}
-	s.fx.Read = 0
-	s.read()
-	for _, it := range s.intents {
-		if it.state == stateUnsettled {
-			s.change(it, func(it *intent) { it.mark = s.marks })
-		}
-	}
 	return nil
 }

@@ -110,6 +110,9 @@ type position struct {
 	stalled    string   // why it cannot go on; empty: it can
 	heal       bool     // the store was rolled back: a key update comes before anything is sent
 	applied    uint64   // ID of the last commit that was applied
+	commit     [32]byte // its hash
+	kept       uint64   // the last own commit\'s intent, whose bytes are kept; see rewind.go
+	keptAt     uint64   // its ID
 	rotated    bool     // this member has sent a path of its own
 	leaving    []string // inboxes that asked to be removed, sorted
 }
@@ -153,6 +156,18 @@ func (r *Replica) Rotated() bool { return r.rotated }
 func (r *Replica) Pending() bool {
 	return r.reading != 0 || r.waiting != nil ||
 		slices.ContainsFunc(r.intents, func(it *intent) bool { return it.state != stateFailed })
+}
+
+// Outstanding returns the numbers of the intents that have no outcome yet, in
+// the order of the wishes.
+func (r *Replica) Outstanding() []uint64 {
+	var ids []uint64
+	for _, it := range r.intents {
+		if it.state != stateFailed {
+			ids = append(ids, it.id)
+		}
+	}
+	return ids
 }
 
 // Installations yields the members' installation keys with the inboxes they

@@ -212,7 +212,8 @@ var commands = map[string]func(*world, []string){
 		w.lastID = id
 		for _, name := range w.order {
 			if h := w.homes[name]; h.replica != nil {
-				h.step(group.Rewound{End: id})
+				h.welcome = min(h.welcome, id)
+				h.step(group.Rewound{End: id, Rows: h.reader()})
 			}
 		}
 	},
@@ -382,12 +383,4 @@ func (h *home) show() {
 	}
 	h.printf("%s sees epoch %d%s, name %q, members %v, admins %v, installations %v",
 		h.name, r.Epoch(), state, m.Attributes[group.AttributeName], members, admins, leaves)
-}
-
-func (r rows) clone() rows {
-	out := rows{}
-	for t, m := range r {
-		out[t] = maps.Clone(m)
-	}
-	return out
 }

@@ -52,7 +52,7 @@ func (s *step) freshKey(in Send) string {
 // message returns the intent of an own message that is not Published.
 func (s *step) message(id MessageID) *intent {
 	for _, it := range s.intents {
-		if it.isSend() && it.message == id {
+		if it.isSend() && it.message == id && !it.again {
 			return it
 		}
 	}
@@ -198,6 +198,11 @@ func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
 		return
 	}
 	wish := it.wish.(Send)
+	if s.seen(it.message) {
+		s.drop(it) // sent once more because the log had lost it
+		s.advance(d)
+		return
+	}
 	if isLeaveRequest(wish.Content) {
 		s.leaves(s.env.Inbox)
 	}

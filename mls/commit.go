@@ -343,6 +343,9 @@ func (g *Group) UnmarshalStaged(b, message []byte) (*StagedCommit, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !keys.fit(t.next.tree, g.own) {
+		return nil, errStagedFormat
+	}
 	t.next = g.realm.share(t.next)
 	private.content = a
 	ratchets, err := g.ratchets.skipTo(g.own, handshakeRatchet, generation)
@@ -371,21 +374,4 @@ func (g *Group) UnmarshalStaged(b, message []byte) (*StagedCommit, error) {
 	}
 	s.entered = newEpoch(t.next, secrets, encryption)
 	return s, nil
-}
-
-// append writes private keys for storage.
-func (k *pathKeys) append(b []byte) []byte {
-	b = appendVector(b, k.leaf)
-	return appendList(b, func(b []byte) []byte {
-		for _, p := range k.parents {
-			b = appendVector(appendU32(b, uint32(p.node)), p.key)
-		}
-		return b
-	})
-}
-
-func decodePathKeys(r *reader) *pathKeys {
-	k := &pathKeys{leaf: r.vector()}
-	r.list(func(r *reader) { k.parents = append(k.parents, nodeKey{nodeIndex(r.u32()), r.vector()}) })
-	return k
 }

@@ -31,6 +31,38 @@ const (
 	errSignerSuite   = invalid("signer is for another signature scheme")
 )
 
+// Message framing (Section 6).
+const (
+	errVersion             = invalid("protocol version is not mls10")
+	errWireFormat          = invalid("unknown wire format")
+	errContentType         = invalid("unknown content type")
+	errSenderType          = invalid("unknown sender type")
+	errSenderContent       = invalid("this type of sender may not send this content")
+	errApplicationInPublic = invalid("application data in a PublicMessage")
+	errMembershipTag       = invalid("membership tag does not match")
+	errPadding             = invalid("padding is not zero")
+)
+
+// Ratchet tree (Section 7).
+const (
+	errLeafSource            = invalid("leaf node source does not fit where the leaf stands")
+	errDuplicateExtension    = invalid("two extensions of one type in a list")
+	errExtensionUnsupported  = invalid("extension is not among a member's capabilities")
+	errProposalUnsupported   = invalid("proposal type is not among a member's capabilities")
+	errCredentialUnsupported = invalid("credential type is not among a member's capabilities")
+	errTreeSize              = invalid("ratchet tree is empty, too large, or ends in a blank node")
+	errTreeNode              = invalid("ratchet tree node is of the wrong type for its place")
+	errSignatureKeyTaken     = invalid("signature key appears twice in the tree")
+	errEncryptionKeyTaken    = invalid("encryption key appears twice in the tree")
+	errUnmergedLeaves        = invalid("unmerged leaves are not sorted, blank, out of the subtree or not listed on the way")
+	errParentHash            = invalid("parent hash does not match")
+	errBlankLeaf             = invalid("leaf index does not name a member")
+	errPathLength            = invalid("update path does not match the filtered direct path")
+	errPathCiphertexts       = invalid("update path does not have one ciphertext per node of the resolution")
+	errTooManyCapabilities   = invalid("list of capabilities is too long")
+	errTreeHash              = invalid("tree hash does not match")
+)
+
 // Key schedule (Section 8).
 const (
 	errConfirmationTag = invalid("confirmation tag does not match")
@@ -56,25 +88,6 @@ const (
 	errStoredTree  = invalid("stored secret tree is malformed")
 )
 
-// Ratchet tree (Section 7).
-const (
-	errLeafSource            = invalid("leaf node source does not fit where the leaf stands")
-	errDuplicateExtension    = invalid("two extensions of one type in a list")
-	errExtensionUnsupported  = invalid("extension is not among a member's capabilities")
-	errProposalUnsupported   = invalid("proposal type is not among a member's capabilities")
-	errCredentialUnsupported = invalid("credential type is not among a member's capabilities")
-	errTreeSize              = invalid("ratchet tree is empty, too large, or ends in a blank node")
-	errTreeNode              = invalid("ratchet tree node is of the wrong type for its place")
-	errSignatureKeyTaken     = invalid("signature key appears twice in the tree")
-	errEncryptionKeyTaken    = invalid("encryption key appears twice in the tree")
-	errUnmergedLeaves        = invalid("unmerged leaves are not sorted, blank, out of the subtree or not listed on the way")
-	errParentHash            = invalid("parent hash does not match")
-	errBlankLeaf             = invalid("leaf index does not name a member")
-	errPathLength            = invalid("update path does not match the filtered direct path")
-	errPathCiphertexts       = invalid("update path does not have one ciphertext per node of the resolution")
-	errTreeHash              = invalid("tree hash does not match")
-)
-
 // Key packages (Section 10).
 const (
 	errKeyPackageVersion = invalid("key package is for another protocol version")
@@ -82,26 +95,10 @@ const (
 	errKeyPackageSuite   = invalid("key package is for another cipher suite than the group")
 )
 
-// Proposals and commits (Section 12).
-const (
-	errProposalType  = invalid("unknown proposal type")
-	errProposalOrRef = invalid("unknown kind of ProposalOrRef")
-)
-
-// Message framing (Section 6).
-const (
-	errVersion             = invalid("protocol version is not mls10")
-	errWireFormat          = invalid("unknown wire format")
-	errContentType         = invalid("unknown content type")
-	errSenderType          = invalid("unknown sender type")
-	errSenderContent       = invalid("this type of sender may not send this content")
-	errApplicationInPublic = invalid("application data in a PublicMessage")
-	errMembershipTag       = invalid("membership tag does not match")
-	errPadding             = invalid("padding is not zero")
-)
-
 // Proposal lists and commits (Section 12).
 const (
+	errProposalType        = invalid("unknown proposal type")
+	errProposalOrRef       = invalid("unknown kind of ProposalOrRef")
 	errExternalSender      = invalid("external sender is not in the group's list")
 	errExternalCommit      = invalid("proposals do not make an external commit")
 	errExternalInitInside  = invalid("external init in a commit by a member")

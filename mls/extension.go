@@ -83,10 +83,19 @@ func (x Extensions) append(b []byte) []byte {
 	})
 }
 
-// u16List encodes and decodes the lists of 16-bit code points of which
+// maxCapabilities bounds each list of capabilities, since lists are compared
+// with each other: real ones have about ten entries.
+const maxCapabilities = 256
+
+// decodeU16List decodes one of the lists of 16-bit code points of which
 // capabilities consist.
 func decodeU16List[T ~uint16](r *reader) (list []T) {
-	r.list(func(r *reader) { list = append(list, T(r.u16())) })
+	r.list(func(r *reader) {
+		if len(list) == maxCapabilities {
+			r.fail(errTooManyCapabilities)
+		}
+		list = append(list, T(r.u16()))
+	})
 	return list
 }
 

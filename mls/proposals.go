@@ -2,6 +2,7 @@ package mls
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 )
 
@@ -44,6 +45,10 @@ const maxQueued = 1 << 12
 // resolve lists a commit's proposals, looking up those sent by reference.
 func (c *Commit) resolve(from sender, queue []*QueuedProposal) ([]StagedProposal, error) {
 	list := make([]StagedProposal, 0, len(c.proposals))
+	byRef := make(map[string]*QueuedProposal, len(queue))
+	for _, q := range queue {
+		byRef[string(q.Ref)] = q
+	}
 	for _, p := range c.proposals {
 		if p.proposal != nil {
 			list = append(list, StagedProposal{Proposal: p.proposal, SenderType: from.Type, Sender: from.leaf()})
@@ -52,11 +57,10 @@ func (c *Commit) resolve(from sender, queue []*QueuedProposal) ([]StagedProposal
 		if from.Type == SenderNewMemberCommit {
 			return nil, errExternalCommit
 		}
-		at := slices.IndexFunc(queue, func(q *QueuedProposal) bool { return bytes.Equal(q.Ref, p.ref) })
-		if at < 0 {
+		q := byRef[string(p.ref)]
+		if q == nil {
 			return nil, ErrUnknownProposal
 		}
-		q := queue[at]
 		list = append(list, StagedProposal{Proposal: q.Proposal, SenderType: q.SenderType, Sender: q.Sender, ByReference: true})
 	}
 	return list, nil
@@ -87,7 +91,10 @@ type change struct {
 // apply validates a proposal list (Section 12.2) and applies it (Section 12.3).
 func (s *publicState) apply(realm *Realm, from sender, list []StagedProposal) (*change, error) {
 	c := &change{list: list, extensions: s.context.Extensions}
-	v := proposalCheck{state: s, realm: realm, from: from, change: c, touched: make(map[LeafIndex]struct{})}
+	v := proposalCheck{
+		state: s, realm: realm, from: from, change: c,
+		touched: make(map[LeafIndex]bool), updates: make(map[LeafIndex]*LeafNode), psks: make(map[string]bool),
+	}
 	for _, p := range list {
 		if err := v.check(p); err != nil {
 			return nil, err
@@ -110,13 +117,14 @@ func (s *publicState) apply(realm *Realm, from sender, list []StagedProposal) (*
 			c.removed = append(c.removed, p.Removed)
 		}
 	}
-	for i := range v.updates {
+	updated := slices.Sorted(maps.Keys(v.updates))
+	for _, i := range updated {
 		e.blank(i)
 	}
-	for i, leaf := range v.updates {
-		e.place(i, leaf.detached())
-		c.leaves = append(c.leaves, i)
+	for _, i := range updated {
+		e.place(i, v.updates[i].detached())
 	}
+	c.leaves = updated
 	e.truncate()
 	for _, k := range c.keyPackages {
 		i := e.add(k.LeafNode.detached())
@@ -143,9 +151,10 @@ type proposalCheck struct {
 	realm      *Realm
 	from       sender
 	change     *change
-	touched    map[LeafIndex]struct{} // by an Update or Remove
+	touched    map[LeafIndex]bool // by an Update or Remove
 	updates    map[LeafIndex]*LeafNode
-	extensions bool // a GroupContextExtensions was seen
+	psks       map[string]bool // by their encoded ids
+	extensions bool            // a GroupContextExtensions was seen
 }
 
 // check is Section 12.1 for one proposal, with the rules of Section 12.2 about
@@ -165,9 +174,6 @@ func (v *proposalCheck) check(p StagedProposal) error {
 		}
 		if err := v.touch(p.Sender); err != nil {
 			return err
-		}
-		if v.updates == nil {
-			v.updates = make(map[LeafIndex]*LeafNode)
 		}
 		v.updates[p.Sender] = body.LeafNode
 		return v.state.checkUpdate(v.realm, body.LeafNode, p.Sender)
@@ -208,10 +214,10 @@ func (v *proposalCheck) touch(i LeafIndex) error {
 	if _, ok := v.state.tree.member(i); !ok {
 		return errBlankLeaf
 	}
-	if _, twice := v.touched[i]; twice {
+	if v.touched[i] {
 		return errLeafChangedTwice
 	}
-	v.touched[i] = struct{}{}
+	v.touched[i] = true
 	return nil
 }
 
@@ -228,12 +234,11 @@ func (v *proposalCheck) checkPSK(id PreSharedKeyID) error {
 	if len(v.change.psks) == maxPSKs {
 		return errTooManyPSKs
 	}
-	encoded := id.append(nil)
-	for _, other := range v.change.psks {
-		if bytes.Equal(encoded, other.append(nil)) {
-			return errPSKTwice
-		}
+	encoded := string(id.append(nil))
+	if v.psks[encoded] {
+		return errPSKTwice
 	}
+	v.psks[encoded] = true
 	v.change.psks = append(v.change.psks, id)
 	return nil
 }

@@ -21,8 +21,8 @@ const (
 
 // The bounds of what a realm remembers. Each memory holds at most twice that.
 const (
-	rememberMessages    = 256
-	rememberTransitions = 256 // and handshake messages
+	rememberMessages    = 64
+	rememberTransitions = 128 // and handshake messages
 	rememberKeyPackages = 2048
 	rememberSignatures  = 1 << 15
 )

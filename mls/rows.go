@@ -346,9 +346,9 @@ func (x *restoring) epoch(g *Group, value []byte, current bool) (*epoch, error) 
 	if g.active {
 		g.keys = decodePathKeys(r)
 	}
-	var queued []*QueuedProposal
+	var queued []storedProposal
 	if g.active {
-		r.list(func(r *reader) { queued = append(queued, &QueuedProposal{Ref: r.vector(), leafKey: r.vector()}) })
+		r.list(func(r *reader) { queued = append(queued, storedProposal{content: r.vector(), leafKey: r.vector()}) })
 	}
 	if err := r.end(); err != nil || format != rowFormat || t == nil {
 		return nil, errStoredGroup
@@ -356,29 +356,40 @@ func (x *restoring) epoch(g *Group, value []byte, current bool) (*epoch, error) 
 	if err := x.shared(e, id); err != nil {
 		return nil, err
 	}
-	if g.own >= e.tree.leaves() {
+	if g.active && !g.keys.fit(e.tree, g.own) {
 		return nil, errStoredGroup
 	}
 	if !current {
 		e.secrets = e.secrets.past()
 		return e, nil
 	}
-	for _, q := range queued {
-		u := new(unverifiedContent)
-		r := newReader(q.Ref)
-		u.decode(r)
-		if err := r.end(); err != nil || u.contentType != ContentProposal {
-			return nil, errStoredGroup
-		}
-		a, err := e.verify(x.realm, u)
+	for _, p := range queued {
+		q, err := p.queued(x.realm, e)
 		if err != nil {
 			return nil, err
 		}
-		whole := newQueuedProposal(a, e.context.CipherSuite)
-		whole.leafKey = q.leafKey
-		g.queue = append(g.queue, whole)
+		g.queue = append(g.queue, q)
 	}
 	return e, nil
+}
+
+// A storedProposal is a QueuedProposal in a RowMember.
+type storedProposal struct{ content, leafKey []byte }
+
+func (p storedProposal) queued(realm *Realm, e *epoch) (*QueuedProposal, error) {
+	u := new(unverifiedContent)
+	r := newReader(p.content)
+	u.decode(r)
+	if err := r.end(); err != nil || u.contentType != ContentProposal {
+		return nil, errStoredGroup
+	}
+	a, err := e.verify(realm, u)
+	if err != nil {
+		return nil, err
+	}
+	q := newQueuedProposal(a, e.context.CipherSuite)
+	q.leafKey = p.leafKey
+	return q, nil
 }
 
 // trail reads a trail; the part that an older epoch has read is taken from it.

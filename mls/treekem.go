@@ -47,6 +47,35 @@ func (k *pathKeys) carry(leaf secret, before, after *tree) *pathKeys {
 	return next
 }
 
+// append writes private keys for storage.
+func (k *pathKeys) append(b []byte) []byte {
+	b = appendVector(b, k.leaf)
+	return appendList(b, func(b []byte) []byte {
+		for _, p := range k.parents {
+			b = appendVector(appendU32(b, uint32(p.node)), p.key)
+		}
+		return b
+	})
+}
+
+func decodePathKeys(r *reader) *pathKeys {
+	k := &pathKeys{leaf: r.vector()}
+	r.list(func(r *reader) { k.parents = append(k.parents, nodeKey{nodeIndex(r.u32()), r.vector()}) })
+	return k
+}
+
+// fit reports whether stored keys belong to the member at own: all of them to
+// parents above it.
+func (k *pathKeys) fit(t *tree, own LeafIndex) bool {
+	if _, ok := t.member(own); !ok {
+		return false
+	}
+	return !slices.ContainsFunc(k.parents, func(p nodeKey) bool {
+		n := t.at(p.node)
+		return n == nil || n.parent == nil || !p.node.ancestor(own.node())
+	})
+}
+
 // climb derives the private keys of the path steps from the one whose path
 // secret is given, checks that they fit the tree's public keys, and returns the
 // commit secret, which follows the last path secret (Section 7.4).

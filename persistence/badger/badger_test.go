@@ -41,7 +41,7 @@ func check(t testing.TB, err error) {
 
 func TestContract(t *testing.T) {
 	persistencetest.Run(t, persistencetest.Adapter{
-		Open: func(t *testing.T, dir string) persistence.Store { return open(t, config(dir)) },
+		Open:  func(t *testing.T, dir string) persistence.Store { return open(t, config(dir)) },
 		Crash: func(t *testing.T, s persistence.Store, dir string) string { return killed(t, s, dir) },
 	})
 }

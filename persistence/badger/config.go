@@ -18,7 +18,7 @@ type Witness interface {
 	// Load returns the last counter that was stored, 0 at first.
 	Load(ctx context.Context) (uint64, error)
 	// Store keeps a counter. It is called at most once a second and by Close;
-	// an error is logged and the next call makes up for it.
+	// an error is logged, and the next call makes up for it.
 	Store(ctx context.Context, counter uint64) error
 }
 

@@ -174,19 +174,19 @@ func startWitness(config *Config) *witnessed {
 func (w *witnessed) run() {
 	defer close(w.done)
 	for counter := range w.latest {
-		if err := w.store(counter); err != nil {
-			w.log.Warn("store witness", slog.Any("error", err))
-		}
+		w.store(counter)
 	}
 }
 
-func (w *witnessed) store(counter uint64) error {
+func (w *witnessed) store(counter uint64) {
 	if w.witness == nil {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), witnessWait)
 	defer cancel()
-	return w.witness.Store(ctx, counter)
+	if err := w.witness.Store(ctx, counter); err != nil {
+		w.log.Warn("store witness", slog.Any("error", err))
+	}
 }
 
 // report replaces a counter that has not been stored yet. Only the syncer calls

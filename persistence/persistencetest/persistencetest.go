@@ -51,6 +51,7 @@ func Run(t *testing.T, a Adapter) {
 		{"large values and batches fit", large},
 		{"a batch that ends before it is taken up is not applied", contexts},
 		{"a closed store says so", closed},
+		{"closing lets writers finish or refuses them", closeRace},
 		{"a model and the store agree", model},
 		{"concurrent use", concurrent},
 	} {
@@ -513,6 +514,47 @@ func closed(t *testing.T, a Adapter) {
 	s.wants(s.View(t.Context(), func(persistence.Reader) error { return nil }), persistence.ErrClosed)
 	s.Store = a.Open(t, s.dir)
 	s.holds("a=1")
+}
+
+func closeRace(t *testing.T, a Adapter) {
+	s := start(t, a)
+	const writers = 8
+	var written [writers]int
+	var wait sync.WaitGroup
+	under := make(chan struct{}, writers)
+	for w := range writers {
+		wait.Go(func() {
+			for {
+				b := persistence.Batch{Ops: []persistence.Op{put(fmt.Sprintf("%d.%d", w, written[w]), "")}}
+				switch err := s.Apply(t.Context(), &b, persistence.Durability(w%2)); {
+				case errors.Is(err, persistence.ErrClosed):
+					return
+				case err != nil:
+					t.Error(err)
+					return
+				}
+				if written[w]++; written[w] == 10 {
+					under <- struct{}{}
+				}
+			}
+		})
+	}
+	for range writers {
+		<-under
+	}
+	s.check(s.Close())
+	wait.Wait()
+	s.Store = a.Open(t, s.dir)
+	s.check(s.View(t.Context(), func(r persistence.Reader) error {
+		for w, n := range written {
+			rows := 0
+			s.check(r.Scan(fmt.Appendf(nil, "%d.", w), nil, func(_, _ []byte) bool { rows++; return true }))
+			if rows != n {
+				t.Errorf("writer %d: %d rows of %d", w, rows, n)
+			}
+		}
+		return nil
+	}))
 }
 
 // model applies random batches to the store and to a map, with crashes between.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/conclave-chat/conclave/persistence"
 )
@@ -51,6 +52,12 @@ func (f *Found) Begin(applied uint64) (_ *Journal, err error) {
 	}
 	j := &Journal{dir: f.dir}
 	if f.Fresh {
+		// The folder, the one that holds it and that one's own name.
+		for dir, n := f.dir, 0; n < 3; dir, n = filepath.Dir(dir), n+1 {
+			if err := SyncDir(dir); err != nil {
+				return nil, err
+			}
+		}
 		f.mark = mark{store: newStoreID(), first: 1}
 		h := header{store: f.mark.store, number: 1, first: applied + 1}
 		if err := j.create(h); err != nil {

@@ -211,7 +211,7 @@ func TestForkedJournalIsDamaged(t *testing.T) {
 // Creation can be cut short after each of its steps.
 func TestInterruptedCreation(t *testing.T) {
 	whole, _ := header{store: newStoreID(), number: 1, first: 1}.encode()
-	for n := 0; n <= headerLen; n++ {
+	for _, n := range []int{0, 1, 8, tagLen, headerLen - 1, headerLen} {
 		p := newPlace(t)
 		check(t, os.MkdirAll(p.dir, 0o700))
 		check(t, os.WriteFile(segmentPath(p.dir, 1), whole[:n], 0o600))

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/internal/telemetry"
+	"github.com/conclave-chat/conclave/node"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	dir, listen        string
+	nats               string
+	user, passwordFile string
+	replicas, shards   int
+	http               string
+}
+
+const defaultListen = "127.0.0.1:4222"
+
+func serveCommand(c *console) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the log, the identity log and key packages to other processes",
+		Long: `Serve is a backend that other processes use: an ordered log on NATS JetStream,
+and the network's identity log and key packages on it. It sees no message in the
+clear. Either it runs the NATS server itself, with the log under --dir, or it
+works on servers that are there, with --nats.
+
+Beyond the loopback interface a user and a password are required. On SIGTERM it
+finishes the requests at work, and stops.`,
+		Example: `  conclave serve --dir /var/lib/conclave
+  conclave serve --dir /var/lib/conclave --listen 0.0.0.0:4222 --user host --password-file /etc/conclave/password
+  conclave serve --nats nats://n1:4222,nats://n2:4222,nats://n3:4222 --replicas 3 --http 127.0.0.1:8080`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.listen == "" && o.nats == "" {
+				o.listen = defaultListen
+			}
+			return c.serve(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "directory of the log; one process uses it at a time")
+	f.StringVar(&o.listen, "listen", "", "where others reach the NATS server, host:port (default "+defaultListen+")")
+	f.StringVar(&o.nats, "nats", "", "URLs of NATS servers to work on, separated by commas, in place of --dir")
+	f.StringVar(&o.user, "user", "", "user that others present, or that --nats asks for")
+	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password")
+	f.IntVar(&o.replicas, "replicas", 0, "copies of the log on a cluster, when it is created (default 1)")
+	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
+	f.StringVar(&o.http, "http", "", "host:port for /livez, /readyz and /metrics (default: none)")
+	return cmd
+}
+
+// busConfig turns flags into the bus's configuration.
+func (o serveOptions) busConfig(c *console) (jetstream.Config, error) {
+	switch {
+	case o.dir == "" && o.nats == "":
+		return jetstream.Config{}, usagef("give --dir for a server in this process, or --nats for one that is there")
+	case o.dir != "" && o.nats != "":
+		return jetstream.Config{}, usagef("--dir and --nats exclude each other: the log lies in one of them")
+	case o.nats != "" && o.listen != "":
+		return jetstream.Config{}, usagef("--listen belongs to --dir: servers at --nats listen by themselves")
+	case o.nats == "" && o.replicas > 1:
+		return jetstream.Config{}, usagef("--replicas belongs to --nats: one server keeps one copy")
+	}
+	password, err := readPassword(o.user, o.passwordFile)
+	if err != nil {
+		return jetstream.Config{}, err
+	}
+	return jetstream.Config{
+		Dir: busDir(o.dir), URL: o.nats, Listen: o.listen, Replicas: o.replicas, Shards: o.shards,
+		Credentials: jetstream.Credentials{User: o.user, Password: password},
+		Logger:      c.log,
+	}, nil
+}
+
+func busDir(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "bus")
+}
+
+// readPassword reads the password that goes with a user.
+func readPassword(user, file string) (string, error) {
+	if (user == "") != (file == "") {
+		return "", usagef("--user and --password-file belong together")
+	}
+	if file == "" {
+		return "", nil
+	}
+	return readSecret(file)
+}
+
+// readSecret reads a one-line secret.
+func readSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	secret := strings.TrimRight(string(b), "\r\n")
+	if secret == "" || strings.ContainsAny(secret, "\r\n") {
+		return "", fmt.Errorf("%s is to hold one line, with the secret", file)
+	}
+	return secret, nil
+}
+
+func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
+	config, err := o.busConfig(c)
+	if err != nil {
+		return err
+	}
+	var ready atomic.Bool
+	if o.http != "" {
+		stop, address, err := c.serveHTTP(o.http, &ready)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		fmt.Fprintf(c.out, "health and metrics at http://%s/readyz, /livez, /metrics\n", address)
+	}
+	b, err := jetstream.Open(ctx, config)
+	if err != nil {
+		return explainBus(o, err)
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	n, err := node.Serve(ctx, b, node.Config{Verifier: ethereum.Verifier{}, Logger: c.log})
+	if err != nil {
+		return err
+	}
+	ready.Store(true)
+	at := o.nats
+	if at == "" {
+		at = "nats://" + o.listen
+	}
+	info := b.Info()
+	fmt.Fprintf(c.out, "serving at %s, %d shards, log %.16s\n", at, info.Shards, info.Incarnation)
+	<-ctx.Done()
+	ready.Store(false)
+	fmt.Fprintln(c.out, "draining")
+	n.Close()
+	return nil
+}
+
+// explainBus says what to do about a log that does not open.
+func explainBus(o serveOptions, err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrConfig):
+		return usageError{err}
+	case errors.Is(err, bus.ErrUnavailable) && o.nats != "":
+		return fmt.Errorf("no NATS server answers at %s: start one there, or give --dir: %w", o.nats, err)
+	}
+	return err
+}
+
+// serveHTTP answers what a supervisor and Prometheus ask.
+func (c *console) serveHTTP(listen string, ready *atomic.Bool) (stop func(), address string, err error) {
+	metrics, err := telemetry.Prometheus()
+	if err != nil {
+		return nil, "", err
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("--http: %w", err)
+	}
+	say := func(w http.ResponseWriter, ok bool) {
+		if !ok {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, true) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { say(w, ready.Load()) })
+	mux.Handle("GET /metrics", metrics.Handler())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			c.log.Error("health endpoint ended", "error", err)
+		}
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		if err := errors.Join(server.Shutdown(ctx), metrics.Shutdown(ctx)); err != nil {
+			c.log.Warn("health endpoint not closed", "error", err)
+		}
+		<-served
+	}, l.Addr().String(), nil
+}

@@ -1,0 +1,174 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// LoadConfig says how to load.
+type LoadConfig struct {
+	// RolledBack says that the store is older than what was once saved: the
+	// replica catches up and gives itself a fresh key before it sends anything.
+	RolledBack bool
+}
+
+// Load restores a replica from its rows. It sends nothing before the log was
+// read to its end: what it sent before the rows were last saved may be there,
+// and no key is ever used twice.
+func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
+	s := &step{Replica: Replica{env: env.withDefaults()}}
+	meta, err := rows.Get(TableMeta, nil, nil)
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if meta == nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w: no meta row", ErrCorrupt)
+	}
+	if err := s.decodeMeta(meta); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	s.group, err = mls.Restore(s.env.Realm, s.env.Signer, func(kind mls.RowKind, key, secret []byte) ([]byte, error) {
+		return rows.Get(tableOf(kind), key, secret)
+	}, func(kind mls.RowKind) (keys [][]byte, err error) {
+		err = rows.Scan(tableOf(kind), nil, func(key, _ []byte) bool {
+			keys = append(keys, slices.Clone(key))
+			return true
+		})
+		return keys, err
+	})
+	if err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	s.saved = s.group
+	if s.meta, err = s.decode(s.group.Extensions()); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
+		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+	}
+	if s.applied <= s.cursor {
+		s.stalled = "" // whatever it waited for is asked for again
+	}
+	if s.group.Active() {
+		s.read()
+		s.reopen(c.RolledBack)
+	}
+	s.finish()
+	r := s.Replica
+	return &r, s.fx, nil
+}
+
+// loadKeys reads the storage secrets of the epochs that messages open in.
+func (r *Replica) loadKeys(rows RowReader) error {
+	var err error
+	scan := rows.ScanBack(TableStorage, nil, func(key, value []byte) bool {
+		d := rowReader(value, storageFormat)
+		k := epochKey{epoch: rowNumber(key, d), secret: slices.Clone(d.take(32))}
+		if err = d.end(); err != nil {
+			return false
+		}
+		r.keys = append(r.keys, k)
+		return len(r.keys) <= pastEpochs
+	})
+	slices.Reverse(r.keys)
+	return errors.Join(scan, err)
+}
+
+// loadRecent reads the newest messages: to recognise repeats, and because the
+// newest one is where the cursor is.
+func (r *Replica) loadRecent(rows RowReader) error {
+	var err error
+	scan := rows.ScanBack(TableMessage, nil, func(key, value []byte) bool {
+		m, rewinds, _, _, e := decodeIndex(key, value)
+		if err = e; err != nil {
+			return false
+		}
+		r.recent = append(r.recent, m.ID.short())
+		if rewinds == r.rewinds {
+			r.cursor = max(r.cursor, m.Position.ID)
+		}
+		return len(r.recent) < recentMessages
+	})
+	slices.Reverse(r.recent)
+	return errors.Join(scan, err)
+}
+
+// loadIntents reads what was on its way.
+func (r *Replica) loadIntents(rows RowReader) error {
+	var err error
+	load := func(t Table, decode func(uint64, []byte) (*intent, error)) error {
+		scan := rows.Scan(t, nil, func(key, value []byte) bool {
+			d := &rowDecoder{}
+			id := rowNumber(key, d)
+			var it *intent
+			if err = d.err; err == nil {
+				it, err = decode(id, value)
+			}
+			if err != nil {
+				return false
+			}
+			r.next = max(r.next, id)
+			r.intents = append(r.intents, it)
+			return true
+		})
+		return errors.Join(scan, err)
+	}
+	if err := errors.Join(load(TableDraft, r.decodeDraft), load(TableIntent, decodeIntent)); err != nil {
+		return err
+	}
+	slices.SortFunc(r.intents, func(a, b *intent) int { return int(a.id) - int(b.id) })
+	for _, it := range r.intents {
+		switch it.state {
+		case stateSealed, stateUnsettled, stateWelcoming:
+			row, err := rows.Get(TableSealed, keyOf(it.id), nil)
+			if err != nil {
+				return err
+			}
+			if it.sealed, err = decodeSealed(row, !it.isSend()); err != nil {
+				return err
+			}
+		case stateFetching:
+			it.state = statePlanned
+		case statePlanned, stateFailed:
+		default:
+			return fmt.Errorf("%w: intent state %d", ErrCorrupt, it.state)
+		}
+	}
+	return nil
+}
+
+// reopen picks up what was on its way: whether it arrived is unknown.
+func (s *step) reopen(rolledBack bool) {
+	for _, it := range s.intents {
+		switch it.state {
+		case stateSealed, stateUnsettled:
+			s.change(it, func(it *intent) { it.state, it.mark = stateUnsettled, s.marks })
+		case stateWelcoming:
+			s.sendWelcomes(it)
+		}
+	}
+	if rolledBack && !s.heal {
+		s.heal, s.dirt = true, true
+	}
+	if s.heal && !slices.ContainsFunc(s.intents, func(it *intent) bool { _, ok := it.wish.(KeyUpdate); return ok }) {
+		it := s.begin(KeyUpdate{})
+		s.intents = append([]*intent{it}, s.intents[:len(s.intents)-1]...)
+		s.saveIntent(it)
+	}
+}
+
+// rowNumber reads the key of a numbered row.
+func rowNumber(key []byte, d *rowDecoder) uint64 {
+	if len(key) != 8 {
+		d.fail("key is no number")
+		return 0
+	}
+	var n uint64
+	for _, c := range key {
+		n = n<<8 | uint64(c)
+	}
+	return n
+}

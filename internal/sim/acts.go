@@ -1,0 +1,351 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// An act is one thing that may happen at a seat. do reports whether it did.
+type act struct {
+	name   string
+	weight int
+	fault  fault // only where the seed has it; empty: always
+	do     func(*seat) bool
+}
+
+// running is an act of a replica that must be up and know where the log ends.
+func running(do func(*seat) bool) func(*seat) bool {
+	return func(s *seat) bool { return s.ready() && do(s) }
+}
+
+// acts are what a world chooses from. The weights are per seat.
+var acts = []act{
+	{"send", 26, "", running((*seat).sendMessage)},
+	{"wish", 7, "", running((*seat).change)},
+	{"retry", 3, "", running((*seat).retryFailed)},
+	{"publish", 50, "", running((*seat).send)},
+	{"answer", 36, "", running((*seat).answer)},
+	{"look up", 24, "", running((*seat).lookUps)},
+	{"read", 40, "", running((*seat).read)},
+	{"feed", 34, "", running((*seat).feed)},
+	{"welcome", 30, "", (*seat).welcome},
+	{"sleep", 3, "", (*seat).sleep},
+	{"new key package", 1, "", (*seat).newKeyPackage},
+
+	{"identity update", 2, faultIdentity, func(s *seat) bool { return s.updateIdentity(s.person) }},
+	{"hide key package", 3, faultNoKeyPackage, (*seat).hide},
+	{"crash", 6, faultCrash, (*seat).crash},
+	{"power cut", 3, faultPowerCut, (*seat).powerCut},
+	{"rollback", 2, faultRollback, (*seat).rollback},
+	{"rewind", 2, faultRewind, (*seat).rewind},
+	{"junk", 6, faultJunk, (*seat).junk},
+	{"replay", 6, faultReplay, (*seat).replay},
+	{"replayed welcome", 4, faultWelcomeReplay, (*seat).replayWelcome},
+	{"forged commit", 5, faultForged, running((*seat).forge)},
+	{"message of a removed member", 8, faultRemovedSends, running((*seat).sendThoughRemoved)},
+	{"storm", 3, faultStorm, (*seat).storm},
+	{"impossible wish", 3, faultBadWish, (*seat).badWish},
+}
+
+// counts reports whether an act's being done is the fault's being hit.
+func (a *act) counts() bool { return a.fault != "" }
+
+// act lets one thing happen.
+func (w *world) act() {
+	total := 0
+	for i := range acts {
+		if w.enabled(&acts[i]) {
+			total += acts[i].weight
+		}
+	}
+	for range 40 {
+		s := w.anySeat()
+		n := w.rand.IntN(total)
+		for i := range acts {
+			a := &acts[i]
+			if !w.enabled(a) {
+				continue
+			}
+			if n -= a.weight; n < 0 {
+				if a.do(s) {
+					w.tell("%s: %s", s.name, a.name)
+					if a.counts() {
+						w.counters[string(a.fault)]++
+					}
+					w.wait(time.Duration(w.rand.IntN(2000)) * time.Millisecond)
+					return
+				}
+				break
+			}
+		}
+	}
+}
+
+func (w *world) enabled(a *act) bool { return a.fault == "" || w.has(a.fault) }
+
+func (w *world) anySeat() *seat {
+	h := w.homes[w.rand.IntN(len(w.homes))]
+	return h.seats[w.rand.IntN(len(h.seats))]
+}
+
+func (s *seat) sendMessage() bool {
+	s.sends++
+	in := group.Send{Content: fmt.Appendf(nil, "message %d of %s", s.sends, s.name), Now: s.now}
+	if s.chance(1, 4) {
+		in.Key = fmt.Sprintf("key %d", s.sends)
+	}
+	if !s.wish(in) || s.replica == nil {
+		return s.replica != nil
+	}
+	if in.Key != "" && s.chance(1, 4) {
+		s.wish(in) // once more: one message all the same
+	}
+	return true
+}
+
+// change asks for a commit of some kind.
+func (s *seat) change() bool {
+	someone := s.people[s.rand.IntN(len(s.people))].inbox
+	var in group.Input
+	switch s.rand.IntN(10) {
+	case 0, 1, 2:
+		in = group.AddMembers{Inboxes: []string{someone, s.people[s.rand.IntN(len(s.people))].inbox}}
+	case 3, 4:
+		in = group.RemoveMembers{Inboxes: []string{someone}}
+	case 5:
+		s.sends++
+		in = group.UpdateMetadata{Field: group.AttributeName, Value: fmt.Sprintf("name %d", s.sends)}
+	case 6:
+		in = group.UpdateAdmins{Inbox: someone, Change: group.AdminChange(1 + s.rand.IntN(4))}
+	case 7:
+		in = group.Refresh{}
+	case 8:
+		in = group.UpdatePermissions{Permissions: group.Preset(s.rand.IntN(3)).Permissions()}
+	default:
+		in = group.KeyUpdate{}
+	}
+	return s.wish(in)
+}
+
+func (s *seat) retryFailed() bool {
+	for _, m := range s.replica.Drafts() {
+		if m.Status == group.StatusFailed {
+			if !s.replica.Active() {
+				return false
+			}
+			s.truth.retried(s, m.ID)
+			return s.wish(group.Retry{Message: m.ID, Now: s.now})
+		}
+	}
+	return false
+}
+
+func (s *seat) newKeyPackage() bool {
+	if len(s.secrets) > 4 {
+		return false
+	}
+	s.renewKeyPackage()
+	return true
+}
+
+// rewoundTo: the log ends there now, and the welcomes behind it are gone.
+func (h *home) rewoundTo(end uint64) {
+	if h.welcomesRead() <= end {
+		return
+	}
+	var b persistence.Batch
+	h.readWelcome(&b, end)
+	h.must(h.vault.Apply(ctx, &b, persistence.Durable))
+}
+
+// welcome reads the installation's next welcome, whichever group it is to.
+func (s *seat) welcome() bool {
+	topic, err := bus.WelcomesFor(s.signer.Public())
+	s.must(err)
+	envelopes, err := s.bus.Read(ctx, bus.ID(s.welcomesRead()), 1, topic)
+	s.must(err)
+	if len(envelopes) == 0 {
+		return false
+	}
+	e := envelopes[0]
+	if err := s.home.join(e); err != nil {
+		s.tell("%s: welcome %d: %v", s.name, e.ID, err)
+		s.counters["welcomes declined"]++
+		var b persistence.Batch
+		s.readWelcome(&b, uint64(e.ID))
+		s.must(s.vault.Apply(ctx, &b, persistence.Lazy))
+	}
+	return true
+}
+
+// join takes a welcome.
+func (h *home) join(e bus.Envelope) error {
+	welcome, secrets, err := h.unwrap(e.Payload)
+	if err != nil {
+		return err
+	}
+	m, err := h.realm.Parse(welcome.Data)
+	if err != nil {
+		return err
+	}
+	c := group.JoinConfig{Welcome: welcome, Message: m, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}
+	_, _, err = group.Join(h.env(), c)
+	if need := new(group.UnresolvedError); errors.As(err, &need) {
+		for _, n := range need.Need {
+			h.lookUp(n.Inbox)
+		}
+		h.counters["joins that waited"]++
+	} else if err != nil {
+		return err
+	}
+	r, _, err := group.Join(h.env(), c)
+	if err != nil {
+		return err
+	}
+	for _, s := range h.seats {
+		if string(s.truth.id) == string(r.ID()) {
+			return s.enter(c)
+		}
+	}
+	return errors.New("sim: welcome to a group of no world")
+}
+
+// enter joins for the first time, or once more.
+func (s *seat) enter(c group.JoinConfig) error {
+	if s.ready() {
+		c.Previous = s.replica
+	} else if s.rows {
+		s.tell("%s: cannot wake to be welcomed", s.name)
+		return nil // a fault took it down again: later
+	}
+	r, fx, err := group.Join(s.env(), c)
+	if err != nil {
+		return err
+	}
+	var b persistence.Batch
+	s.addRows(&b, fx.Save)
+	s.readWelcome(&b, c.WelcomeID)
+	d := persistence.Durable
+	if s.chance(1, 2) {
+		d = persistence.Lazy // it can be read again, with the key package that is kept
+	}
+	s.must(s.vault.Apply(ctx, &b, d))
+	s.replica, s.rows, s.mark, s.reading = r, true, 0, nil
+	s.live, s.fed = s.chance(2, 3), r.Cursor()
+	s.news++
+	s.tell("%s: joined at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
+	s.counters["joins"]++
+	s.truth.joined(s, c.Welcome.Cursor)
+	s.carryRest(fx)
+	return nil
+}
+
+// env is of no group in particular.
+func (h *home) env() group.Env { return h.seats[0].env() }
+
+func (h *home) unwrap(payload []byte) (w group.Welcome, k *group.KeyPackageSecrets, err error) {
+	e, err := group.ParseWelcome(payload)
+	if err != nil {
+		return w, nil, err
+	}
+	for _, k = range h.secrets {
+		for _, public := range k.PublicKeys() {
+			if string(public) != string(e.PublicKey) {
+				continue
+			}
+			if !e.Pointer {
+				w, err = group.OpenWelcome(e, k)
+				return w, k, err
+			}
+			p, err := group.OpenPointer(e, k)
+			if err != nil {
+				return w, nil, err
+			}
+			w, err = h.pointee(p)
+			return w, k, err
+		}
+	}
+	return w, nil, errors.New("sim: welcome for no key package of mine")
+}
+
+func (h *home) pointee(p *group.WelcomePointer) (group.Welcome, error) {
+	topic, err := bus.WelcomesFor(p.Destination)
+	h.must(err)
+	envelopes, err := h.bus.Read(ctx, 0, 1, topic)
+	h.must(err)
+	if len(envelopes) == 0 {
+		return group.Welcome{}, errors.New("sim: pointee is not there")
+	}
+	e, err := group.ParseWelcome(envelopes[0].Payload)
+	if err != nil {
+		return group.Welcome{}, err
+	}
+	return p.Open(e)
+}
+
+// tail lets everybody come to rest, with no faults any more.
+func (w *world) tail() {
+	w.calm = true
+	w.tell("tail")
+	for _, h := range w.homes {
+		for p := range w.byID {
+			h.lookUp(p)
+		}
+	}
+	for range 60 {
+		busy := false
+		for _, h := range w.homes {
+			w.steps++
+			for h.seats[0].welcome() {
+				busy = true
+			}
+			for _, s := range h.seats {
+				busy = s.rest() || busy
+			}
+		}
+		w.wait(time.Second)
+		if !busy {
+			return
+		}
+	}
+	w.fail("I5", "the world does not come to rest: %s", w.unrest())
+}
+
+// rest lets a seat do all that it has to do now. It reports whether anything is
+// different from before.
+func (s *seat) rest() bool {
+	if !s.ready() {
+		return false
+	}
+	s.news = 0
+	before, cursor := s.end(), s.replica.Cursor()
+	for s.lookUps() || s.answer() || s.send() {
+	}
+	s.flush()
+	s.again = true
+	for done := false; !done; {
+		s.read()
+		done = s.reading == nil && !s.again
+		for s.lookUps() || s.answer() || s.send() {
+			done = false
+		}
+	}
+	return s.end() != before || s.replica.Cursor() != cursor || s.truth.changed()
+}
+
+// unrest says who still wants something.
+func (w *world) unrest() (list string) {
+	for _, h := range w.homes {
+		for _, s := range h.seats {
+			if s.replica != nil && len(s.replica.Outstanding()) > 0 {
+				list += fmt.Sprintf("%s has intents %v, stalled %q; ", s.name, s.replica.Outstanding(), s.replica.Stalled())
+			}
+		}
+	}
+	return list
+}

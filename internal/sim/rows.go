@@ -1,0 +1,159 @@
+package sim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
+	storage "github.com/conclave-chat/conclave/persistence/memory"
+)
+
+// Where a host keeps things: a replica's tables, as sealed records of its
+// installation; and how far an installation has read its welcomes.
+const (
+	typeWelcomes persistence.RecordType = 3
+	typeTables   persistence.RecordType = 16
+)
+
+func recordType(t group.Table) persistence.RecordType { return typeTables + persistence.RecordType(t) }
+
+func (s *seat) suffix(key []byte) []byte { return append(bytes.Clone(s.truth.id), key...) }
+
+func (s *seat) sharedSuffix(t group.Table, key []byte) []byte {
+	return append(append(bytes.Clone(s.truth.id), byte(t)), key...)
+}
+
+// addRows adds a replica's rows to a batch. Of rows with one key only the last
+// is written, since several steps may share a batch.
+func (s *seat) addRows(b *persistence.Batch, rows []group.Row) {
+	name := func(r group.Row) string { return string(append([]byte{byte(r.Table)}, r.Key...)) }
+	last := make(map[string]int, len(rows))
+	for i, r := range rows {
+		last[name(r)] = i
+	}
+	for i, r := range rows {
+		switch {
+		case last[name(r)] != i:
+		case r.Table.Shared() && r.Value == nil:
+			// This member needs it no more. What others need is theirs to say.
+		case r.Table.Shared():
+			persistence.PutShared(b, s.space, s.sharedSuffix(r.Table, r.Key), [32]byte(r.Secret), r.Value)
+		case r.Value == nil:
+			s.vault.Delete(b, recordType(r.Table), s.suffix(r.Key))
+		default:
+			s.vault.Put(b, recordType(r.Table), s.suffix(r.Key), r.Value)
+		}
+	}
+}
+
+// reader is a seat's group.RowReader.
+type reader struct{ *seat }
+
+func (s *seat) reader() reader { return reader{s} }
+
+func (r reader) Get(t group.Table, key, secret []byte) (value []byte, err error) {
+	if t.Shared() {
+		if len(secret) != 32 {
+			return nil, fmt.Errorf("%w: secret of %d bytes", group.ErrCorrupt, len(secret))
+		}
+		value, err = persistence.GetShared(ctx, r.store, r.space, r.sharedSuffix(t, key), [32]byte(secret))
+	} else {
+		value, err = r.vault.Get(ctx, recordType(t), r.suffix(key))
+	}
+	if errors.Is(err, persistence.ErrNotFound) {
+		return nil, nil
+	}
+	return value, err
+}
+
+func (r reader) Scan(t group.Table, from []byte, yield func(key, value []byte) bool) error {
+	return r.vault.Scan(ctx, recordType(t), r.truth.id, r.suffix(from), func(suffix, value []byte) bool {
+		return yield(suffix[len(r.truth.id):], value)
+	})
+}
+
+func (r reader) ScanBack(t group.Table, before []byte, yield func(key, value []byte) bool) error {
+	var below []byte
+	if before != nil {
+		below = r.suffix(before)
+	}
+	return r.vault.ScanBack(ctx, recordType(t), r.truth.id, below, func(suffix, value []byte) bool {
+		return yield(suffix[len(r.truth.id):], value)
+	})
+}
+
+// digest is a hash of a host's whole store.
+func (h *host) digest() (d [32]byte) {
+	sum := sha256.New()
+	h.must(h.store.View(ctx, func(r persistence.Reader) error {
+		return r.Scan(nil, nil, func(key, value []byte) bool {
+			fmt.Fprintf(sum, "%d %d ", len(key), len(value))
+			sum.Write(key)
+			sum.Write(value)
+			return true
+		})
+	}))
+	sum.Sum(d[:0])
+	return d
+}
+
+// A backupRow is one row of a copy of a store.
+type backupRow struct{ key, value []byte }
+
+// save makes a copy of the store.
+func (h *host) saveBackup() {
+	h.backup = nil
+	h.must(h.store.View(ctx, func(r persistence.Reader) error {
+		return r.Scan(nil, nil, func(key, value []byte) bool {
+			h.backup = append(h.backup, backupRow{bytes.Clone(key), bytes.Clone(value)})
+			return true
+		})
+	}))
+}
+
+// restoreBackup puts the copy in the place of the store, and says so to
+// everybody who loads from it.
+func (h *host) restoreBackup() {
+	store := storage.New()
+	var b persistence.Batch
+	for _, row := range h.backup {
+		b.Put(row.key, row.value)
+	}
+	h.must(store.Apply(ctx, &b, persistence.Durable))
+	h.store, h.backup = store, nil
+	for _, home := range h.homes {
+		if home.host != h {
+			continue
+		}
+		home.openVault()
+		home.restored = true
+		for _, s := range home.seats {
+			s.drop()
+			s.rows, s.stale = true, true
+		}
+	}
+}
+
+// welcomesRead is how far an installation has read its welcomes.
+func (h *home) welcomesRead() uint64 {
+	b, err := h.vault.Get(ctx, typeWelcomes, nil)
+	if errors.Is(err, persistence.ErrNotFound) {
+		return 0
+	}
+	h.must(err)
+	return binary.BigEndian.Uint64(b)
+}
+
+func (h *home) readWelcome(b *persistence.Batch, id uint64) {
+	h.vault.Put(b, typeWelcomes, nil, binary.BigEndian.AppendUint64(nil, id))
+}
+
+func (h *home) openVault() {
+	var err error
+	h.vault, err = persistence.OpenVault(ctx, h.store, [32]byte(h.signer.Public()), h.key)
+	h.must(err)
+}

@@ -1,0 +1,466 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
+// A seat is a host's loop for one installation in one group: it moves the
+// replica and carries its effects out, Save before Send before Emit. Nothing
+// happens by itself; the world decides what comes next.
+type seat struct {
+	*home
+	truth   *truth
+	replica *group.Replica // nil: asleep, down, or never joined
+	rows    bool           // the store has a replica
+	live    bool           // follows the log, rather than reading it when asked
+	fed     uint64         // live: the last envelope that the feed gave
+
+	outbox  []group.Outbound
+	answers []group.Input // of the bus, on their way
+	fetches []group.Fetch
+	resolve []group.IdentityAt
+	ghosts  []group.Outbound // timed out, and not in the log yet
+	mark    uint64           // the newest read asked for
+	reading *reading
+	again   bool // another read is wanted
+	rewound *uint64 // the log went back to here, and the replica has not been told
+	stale   bool    // the store was put back: the next load is told
+	news    int // changes since the last look, for the tail
+}
+
+// A reading is a read of the log in progress.
+type reading struct {
+	mark, end, after uint64
+}
+
+func (s *seat) env() group.Env {
+	return group.Env{
+		Realm:    s.realm,
+		Signer:   s.signer,
+		Inbox:    s.person.inbox,
+		Rand:     s.keys,
+		Limits:   group.Limits{InFlight: 8, Members: mostPeople},
+		Identity: s.identity,
+		Shared:   s.shared,
+	}
+}
+
+// step moves the replica by one input, without carrying anything out.
+func (s *seat) step(in group.Input) (group.Effects, error) {
+	before := s.replica.Group()
+	fx, err := s.replica.Step(in)
+	if err != nil {
+		s.tell("%s: %T: error: %v", s.name, in, err)
+		return fx, err
+	}
+	s.news++
+	s.tell("%s: %T: epoch %d, cursor %d, %d rows, %d sent, %d told", s.name, in, s.replica.Epoch(), s.replica.Cursor(), len(fx.Save), len(fx.Send), len(fx.Emit))
+	s.truth.moved(s, before)
+	s.truth.sealed(s, fx.Send)
+	return fx, nil
+}
+
+// input is a step with its effects. Only a wish may be answered by an error.
+func (s *seat) input(in group.Input) {
+	fx, err := s.step(in)
+	if err != nil {
+		s.fail("no error", "%s: %T: %v", s.name, in, err)
+	}
+	s.carry(fx)
+}
+
+// wish asks the replica for something, which it may decline. A declined wish
+// leaves everything as it was: I10.
+func (s *seat) wish(in group.Input) bool {
+	before := s.fingerprint()
+	fx, err := s.step(in)
+	if err != nil {
+		s.counters["wishes declined"]++
+		if after := s.fingerprint(); after != before {
+			s.fail("I10", "%s: %T was declined (%v) and changed the replica: %s, was %s", s.name, in, err, after, before)
+		}
+		if len(fx.Save)+len(fx.Send)+len(fx.Emit)+len(fx.Fetch) > 0 || fx.Read != 0 {
+			s.fail("I10", "%s: %T was declined (%v) and has effects", s.name, in, err)
+		}
+		return false
+	}
+	s.carry(fx)
+	return true
+}
+
+// carry does what a step asked for.
+func (s *seat) carry(fx group.Effects) {
+	if !fx.Durable && len(fx.Send) > 0 {
+		s.fail("save before send", "%s sends what is not durable", s.name)
+	}
+	if s.plant == plantSkipSave && fx.Durable && len(fx.Send) > 0 && s.chance(1, 2) {
+		fx.Save = nil
+	}
+	if err := s.save(fx.Save, fx.Durable); err != nil {
+		s.tell("%s: save failed: %v", s.name, err)
+		if errors.Is(err, persistence.ErrBroken) {
+			s.store.Reopen()
+			s.host.down()
+			return
+		}
+		s.drop()
+		return
+	}
+	if s.hit(faultCrashAfterSave, 1, 12) {
+		s.drop()
+		return
+	}
+	s.carryRest(fx)
+}
+
+// carryRest is what comes after the save.
+func (s *seat) carryRest(fx group.Effects) {
+	s.outbox = append(s.outbox, fx.Send...)
+	if fx.Read > s.mark {
+		s.mark = fx.Read
+		s.again = true
+	}
+	if len(fx.Resolve) > 0 {
+		s.resolve = fx.Resolve
+	}
+	s.fetches = append(s.fetches, fx.Fetch...)
+	for _, e := range fx.Emit {
+		s.truth.told(s, e)
+	}
+}
+
+// save writes rows as one transaction.
+func (s *seat) save(changes []group.Row, durable bool) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if s.hit(faultSaveFails, 1, 25) {
+		err := errInjected
+		if s.chance(1, 3) {
+			err = persistence.ErrBroken
+		}
+		s.store.FailNext(err)
+	}
+	var b persistence.Batch
+	s.addRows(&b, changes)
+	d := persistence.Lazy
+	if durable && s.plant != plantLazySave {
+		d = persistence.Durable
+	}
+	return s.vault.Apply(ctx, &b, d)
+}
+
+// drop forgets the replica and what was under way, as a crash of its actor does.
+func (s *seat) drop() {
+	s.replica = nil
+	s.outbox, s.answers, s.fetches, s.resolve = nil, nil, nil, nil
+	s.mark, s.reading, s.again = 0, nil, false
+	s.news++
+	s.tell("%s: down", s.name)
+}
+
+// wake loads the replica from its rows, where there are any.
+func (s *seat) wake() bool {
+	if s.replica != nil || !s.rows {
+		return false
+	}
+	meta, err := s.reader().Get(group.TableMeta, nil, nil)
+	s.must(err)
+	if meta == nil { // a power cut took the join back
+		s.rows = false
+		return false
+	}
+	r, fx, err := group.Load(s.env(), s.reader(), group.LoadConfig{RolledBack: s.stale})
+	if err != nil {
+		s.fail("load", "%s: %v", s.name, err)
+	}
+	s.stale = false
+	s.replica, s.live, s.fed = r, s.chance(2, 3), r.Cursor()
+	s.tell("%s: up at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
+	s.counters["loads"]++
+	s.truth.loaded(s)
+	s.truth.sealed(s, fx.Send)
+	s.carry(fx)
+	return true
+}
+
+// ready wakes the seat where need be, and tells it of a log that went back.
+func (s *seat) ready() bool {
+	if s.replica == nil && !s.wake() || s.replica == nil {
+		return false
+	}
+	if s.rewound != nil {
+		end := *s.rewound
+		s.rewound = nil
+		s.fed, s.reading, s.again = min(s.fed, end), nil, true
+		s.input(group.Rewound{End: end})
+		// What a replica does about a rewind must not be lost with the disk: the
+		// log may have grown past the old cursor by then.
+		s.must(s.store.Sync(ctx))
+	}
+	return s.replica != nil
+}
+
+// sleep puts an idle replica away after saving what the store lacks.
+func (s *seat) sleep() bool {
+	if s.replica == nil || s.replica.Pending() || s.busy() {
+		return false
+	}
+	if s.save(s.replica.Passivate(), false) == nil {
+		s.counters["passivated"]++
+	}
+	s.drop()
+	return true
+}
+
+func (s *seat) busy() bool {
+	return len(s.outbox)+len(s.answers)+len(s.fetches)+len(s.resolve) > 0 || s.reading != nil
+}
+
+// deliver feeds envelopes in one go; their rows are one transaction.
+func (s *seat) deliver(items []group.Delivered) {
+	var all group.Effects
+	for _, d := range items {
+		fx, err := s.step(d)
+		if err != nil {
+			s.fail("no error", "%s: envelope %d: %v", s.name, d.ID, err)
+		}
+		all = merge(all, fx)
+	}
+	s.carry(all)
+}
+
+// merge puts the effects of a later step behind those of an earlier one.
+func merge(a, b group.Effects) group.Effects {
+	a.Save = append(a.Save, b.Save...)
+	a.Durable = a.Durable || b.Durable
+	a.Send = append(a.Send, b.Send...)
+	a.Resolve = append(a.Resolve, b.Resolve...)
+	a.Fetch = append(a.Fetch, b.Fetch...)
+	a.Emit = append(a.Emit, b.Emit...)
+	a.Read = max(a.Read, b.Read)
+	return a
+}
+
+// decode makes deliveries of envelopes, each told which one came before it.
+func (s *seat) decode(after uint64, envelopes []bus.Envelope) []group.Delivered {
+	items := make([]group.Delivered, len(envelopes))
+	for i, e := range envelopes {
+		items[i] = group.Delivered{ID: uint64(e.ID), After: after, Time: e.Time, Commit: e.Topic == s.truth.commits}
+		if data, err := group.DecodeGroupMessage(e.Payload); err == nil {
+			items[i].Data = data
+			if s.shared != nil {
+				items[i].Message, _ = s.realm.Parse(data)
+			}
+		}
+		after = uint64(e.ID)
+	}
+	return items
+}
+
+// feed delivers what the live feed has next.
+func (s *seat) feed() bool {
+	if !s.live || s.fed > s.end() {
+		return false
+	}
+	envelopes, err := s.bus.Read(ctx, bus.ID(s.fed), 1+s.rand.IntN(6), s.truth.commits, s.truth.messages)
+	s.must(err)
+	if len(envelopes) == 0 {
+		return false
+	}
+	items := s.decode(s.fed, envelopes)
+	s.fed = items[len(items)-1].ID
+	switch {
+	case s.hit(faultDropped, 1, 6):
+		// The feed lost the first of them; the others know what came before.
+		items = items[1:]
+	case s.hit(faultReordered, 1, 6):
+		s.rand.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
+	case s.hit(faultRepeated, 1, 6):
+		items = append(items, items[s.rand.IntN(len(items))])
+	}
+	if s.plant == plantGap && len(items) > 1 {
+		items = items[1:]
+		items[0].After = 0
+	}
+	s.deliver(items)
+	return true
+}
+
+// read begins a read of the log, or takes its next page.
+func (s *seat) read() bool {
+	if s.reading == nil {
+		if !s.again && s.mark == 0 && s.chance(1, 2) {
+			return false
+		}
+		// What timed out has arrived by now, or never will.
+		s.flush()
+		s.again = false
+		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.Cursor()}
+	}
+	r, limit := s.reading, 1+s.rand.IntN(8)
+	envelopes, err := s.bus.Read(ctx, bus.ID(r.after), limit, s.truth.commits, s.truth.messages)
+	if errors.Is(err, bus.ErrLogRolledBack) {
+		// The world tells every seat before it does anything; so this is a
+		// welcome from a log that is no more.
+		s.reading, s.again = nil, true
+		s.input(group.Rewound{End: s.end()})
+		return true
+	}
+	s.must(err)
+	if len(envelopes) > 0 {
+		items := s.decode(r.after, envelopes)
+		r.after = items[len(items)-1].ID
+		s.deliver(items)
+	}
+	if s.replica == nil || len(envelopes) == limit {
+		return true
+	}
+	s.reading = nil
+	s.fed = max(s.fed, s.replica.Cursor())
+	s.input(group.CaughtUp{End: r.end, Mark: r.mark})
+	if s.mark > r.mark {
+		s.again = true
+	}
+	return true
+}
+
+// flush lets what timed out arrive after all.
+func (s *seat) flush() {
+	for _, o := range s.ghosts {
+		ack, err := s.publish(o.Topic, o.ID, o.Payload)
+		s.must(err)
+		s.tell("%s: late envelope %d", s.name, ack.ID)
+	}
+	s.ghosts = nil
+}
+
+// answer brings the bus's next answer.
+func (s *seat) answer() bool {
+	if len(s.answers) == 0 {
+		return false
+	}
+	in := s.answers[0]
+	s.answers = s.answers[1:]
+	s.input(in)
+	if _, published := in.(group.Published); published && !s.live {
+		s.again = true
+	}
+	return true
+}
+
+// send publishes the first of the outbox.
+func (s *seat) send() bool {
+	if len(s.outbox) == 0 {
+		return false
+	}
+	o := s.outbox[0]
+	s.outbox = s.outbox[1:]
+	if o.Topic == group.TopicWelcomes {
+		s.sendWelcome(o)
+		return true
+	}
+	answer := func(in group.Input) {
+		s.answers = append(s.answers, in)
+		s.tell("%s: intent %d: %T", s.name, o.Intent, in)
+	}
+	switch {
+	case s.hit(faultRefused, 1, 8):
+		answer(group.Refused{Intent: o.Intent, Reason: "budget", Final: s.chance(1, 5)})
+		return true
+	case s.hit(faultLost, 1, 8):
+		answer(group.Unknown{Intent: o.Intent})
+		return true
+	case s.hit(faultLate, 1, 8):
+		s.ghosts = append(s.ghosts, o)
+		answer(group.Unknown{Intent: o.Intent})
+		return true
+	}
+	var opts []bus.PublishOption
+	if o.ExpectLast {
+		opts = append(opts, bus.ExpectLast(bus.ID(o.Last)))
+	}
+	ack, err := s.publish(o.Topic, o.ID, o.Payload, opts...)
+	if errors.Is(err, bus.ErrConflict) {
+		s.counters["conflicts"]++
+		answer(group.Conflict{Intent: o.Intent})
+		return true
+	}
+	s.must(err)
+	s.tell("%s: envelope %d", s.name, ack.ID)
+	if s.hit(faultTwice, 1, 8) {
+		s.wait(time.Minute) // beyond the bus's window
+		_, err := s.publish(o.Topic, o.ID, o.Payload)
+		s.must(err)
+	}
+	if s.hit(faultLostAnswer, 1, 8) {
+		answer(group.Unknown{Intent: o.Intent})
+		return true
+	}
+	in := group.Published{Intent: o.Intent, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
+	if s.has(faultNoIDs) {
+		s.counters[string(faultNoIDs)]++
+		in.ID = 0
+	}
+	answer(in)
+	return true
+}
+
+// sendWelcome publishes one welcome; those of an intent stand together.
+func (s *seat) sendWelcome(o group.Outbound) {
+	_, err := s.publish(o.Topic, o.ID, o.Payload)
+	s.must(err)
+	s.counters["welcomes"]++
+	if len(s.outbox) == 0 || s.outbox[0].Topic != group.TopicWelcomes || s.outbox[0].Intent != o.Intent {
+		s.answers = append(s.answers, group.WelcomesSent{Intent: o.Intent})
+	}
+}
+
+// lookUps answers what was asked of the identity log and of key packages.
+func (s *seat) lookUps() bool {
+	switch {
+	case len(s.resolve) > 0:
+		for _, need := range s.resolve {
+			s.lookUp(need.Inbox)
+		}
+		s.resolve = nil
+		s.input(group.Resolved{})
+	case len(s.fetches) > 0:
+		f := s.fetches[0]
+		s.fetches = s.fetches[1:]
+		if s.hit(faultRefused, 1, 10) {
+			s.input(group.Refused{Intent: f.Intent, Reason: "busy"})
+			return true
+		}
+		in := group.Fetched{Intent: f.Intent, Now: s.now}
+		for _, inbox := range f.Inboxes {
+			s.lookUp(inbox)
+			in.Inboxes = append(in.Inboxes, s.fetch(inbox))
+		}
+		s.input(in)
+	default:
+		return false
+	}
+	return true
+}
+
+// fetch is what the network says about an inbox now.
+func (w *world) fetch(inbox string) group.FetchedInbox {
+	f := group.FetchedInbox{Inbox: inbox}
+	p := w.byID[inbox]
+	if p == nil {
+		return f
+	}
+	f.Sequence = p.newest()
+	for _, h := range w.homes {
+		if h.person == p && !h.hidden {
+			f.KeyPackages = append(f.KeyPackages, h.secrets[len(h.secrets)-1].KeyPackage.MLS.Bytes())
+		}
+	}
+	return f
+}
