@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/persistence"
@@ -72,10 +76,7 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	if err := installation.vault.Apply(ctx, &b, persistence.Durable); err != nil {
 		return GroupID{}, fmt.Errorf("actors: store group: %w", err)
 	}
-	installation.mu.Lock()
-	live := installation.live > 0
-	installation.mu.Unlock()
-	if live {
+	if installation.listens() {
 		return id, s.names.Tell(groupName(in, id), setLive{true})
 	}
 	return id, nil
@@ -84,12 +85,29 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 // Wish hands a wish to a group and returns once it is durable. The wish comes
 // true, or fails, without the caller: see Await.
 func (s *System) Wish(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
-	return s.accepted(s.ask(ctx, in, id, wish{input: w}))
+	return s.wish(ctx, in, id, wish{input: w})
 }
 
 // Do is Wish and Await in one.
 func (s *System) Do(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
-	return s.accepted(s.ask(ctx, in, id, wish{input: w, outcome: true}))
+	return s.wish(ctx, in, id, wish{input: w, outcome: true})
+}
+
+// wishTries is how often a wish is handed to an actor that crashes over it.
+const wishTries = 3
+
+// wish repeats a wish whose actor crashed before it answered. A message is
+// known by its key, and every other wish finds itself true already.
+func (s *System) wish(ctx context.Context, in InstallationID, id GroupID, w wish) (accepted Accepted, err error) {
+	for range wishTries {
+		var answer any
+		answer, err = s.ask(ctx, in, id, w)
+		if !errors.Is(err, engine.ErrRestarted) {
+			accepted, _ = answer.(Accepted)
+			return accepted, err
+		}
+	}
+	return accepted, err
 }
 
 // Await waits for the outcome of a wish that was accepted before.
@@ -98,15 +116,56 @@ func (s *System) Await(ctx context.Context, in InstallationID, id GroupID, inten
 	return err
 }
 
-func (s *System) accepted(answer any, err error) (Accepted, error) {
-	a, _ := answer.(Accepted)
-	return a, err
-}
-
 // Sync reads a group's log to its end and waits until what was on its way out
 // has its outcome.
 func (s *System) Sync(ctx context.Context, in InstallationID, id GroupID) error {
 	_, err := s.ask(ctx, in, id, syncNow{})
+	return err
+}
+
+// syncBatch is how many groups one question to the bus is about.
+const syncBatch = 1000
+
+// SyncGroups is Sync of every group of an installation. Those whose log is as
+// it was cost a share of one question, and stay asleep.
+func (s *System) SyncGroups(ctx context.Context, in InstallationID) error {
+	ids, err := s.Groups(ctx, in)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(ids, syncBatch) {
+		topics := make([]bus.Topic, 0, 2*len(chunk))
+		for _, id := range chunk {
+			commits, messages := topicsOf(id)
+			topics = append(topics, commits, messages)
+		}
+		last, lastErr := s.cfg.Bus.Last(ctx, topics...)
+		if lastErr != nil {
+			return errors.Join(err, fmt.Errorf("actors: ask for the newest entries: %w", lastErr))
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(syncsAtOnce)
+		for i, id := range chunk {
+			g.Go(func() error { return s.syncAt(ctx, in, id, max(last[2*i], last[2*i+1])) })
+		}
+		err = errors.Join(err, g.Wait())
+	}
+	return err
+}
+
+const syncsAtOnce = 16
+
+func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last bus.ID) error {
+	if _, live := s.names.Live(groupName(in, id)); !live {
+		rows, err := s.Rows(ctx, in, id)
+		if err != nil {
+			return err
+		}
+		if cursor, quiet, err := group.Resting(rows); err != nil || quiet && bus.ID(cursor) == last {
+			return err
+		}
+	}
+	_, err := s.ask(ctx, in, id, syncAt{last})
 	return err
 }
 
@@ -201,9 +260,7 @@ func (s *System) Now() time.Time { return s.cfg.Now() }
 
 // Streams counts an installation's open streams.
 func (s *System) Streams(in InstallationID) int {
-	s.streams.mu.RLock()
-	defer s.streams.mu.RUnlock()
-	return len(s.streams.of[in])
+	return len(s.streams.ofInstallation(in))
 }
 
 // AwaitMessage waits until an own message is Published or Failed.

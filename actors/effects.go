@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors/engine"
@@ -98,7 +99,7 @@ func (a *groupActor) emit(e group.Event) {
 func (a *groupActor) resolve(self engine.Ref, need []group.IdentityAt) {
 	inboxes := inboxesOf(need)
 	a.sys.beside(func(ctx context.Context) {
-		if a.sys.persist(ctx, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
 			_ = a.sys.engine.Tell(self, group.Input(group.Resolved{}))
 		}
 	})
@@ -120,7 +121,7 @@ func inboxesOf(need []group.IdentityAt) []string {
 func (a *groupActor) fetch(self engine.Ref, f group.Fetch) {
 	a.sys.beside(func(ctx context.Context) {
 		var answer group.Input
-		a.sys.persist(ctx, "key packages not fetched", func() error {
+		a.sys.persist(ctx, &a.alarm, "key packages not fetched", func() error {
 			fetched, err := a.sys.fetchInboxes(ctx, f)
 			var refused *bus.ServiceError
 			if errors.As(err, &refused) {
@@ -182,10 +183,11 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-// persist tries until it succeeds or the host closes, and reports which. What
-// it says goes to the log once, not at every try.
-func (s *System) persist(ctx context.Context, what string, try func() error) bool {
+// persist tries until it succeeds or ctx ends, and reports which. What it says
+// goes to the log once, not at every try. An alarm makes it try at once.
+func (s *System) persist(ctx context.Context, a *alarm, what string, try func() error) bool {
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
+		rings := a.rings() // before the try: what rings during it counts
 		err := try()
 		if err == nil {
 			return true
@@ -198,8 +200,47 @@ func (s *System) persist(ctx context.Context, what string, try func() error) boo
 		}
 		select {
 		case <-time.After(delay):
+		case <-rings:
 		case <-ctx.Done():
 			return false
 		}
+	}
+}
+
+// pause waits, shorter where the alarm rings, and reports whether ctx goes on.
+func pause(ctx context.Context, a *alarm, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+	case <-a.rings():
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// An alarm wakes everybody who waits at the moment: the owner asks for progress
+// now. The nil alarm never rings.
+type alarm struct {
+	mu   sync.Mutex
+	next chan struct{}
+}
+
+func (a *alarm) rings() <-chan struct{} {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		a.next = make(chan struct{})
+	}
+	return a.next
+}
+
+func (a *alarm) ring() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next != nil {
+		close(a.next)
+		a.next = nil
 	}
 }

@@ -28,7 +28,11 @@ type groupActor struct {
 	// Reads of the log run beside the mailbox, one at a time. Each has a number.
 	begun, ended uint64
 	again        bool   // another is wanted once this one ends
+	stale        uint64 // reads up to this number were begun for a replica that is gone
 	mark         uint64 // the newest Effects.Read: what the next read answers
+	answered     uint64 // the newest Effects.Read that was answered
+
+	alarm alarm // wakes what waits for the network to come back
 }
 
 // What a group actor is asked, beside news and answers (which are
@@ -48,15 +52,20 @@ type (
 	syncNow struct{}
 	// look runs a function on the replica, which it must not keep.
 	look struct{ read func(*group.Replica) any }
+	// checkLive makes it follow the log where somebody still wants that.
+	checkLive struct{}
 	// setLive makes the actor hear of news at once, or not any more.
 	setLive struct{ live bool }
 	// rejoin is a welcome to a group that is known here.
 	rejoin struct{ join group.JoinConfig }
+	// syncAt is syncNow by somebody who knows the log's newest entry.
+	syncAt struct{ last bus.ID }
 	// logRead says that a read of the log has come to its end.
 	logRead struct {
-		end  bus.ID
-		mark uint64 // of the Effects.Read that it answers
-		err  error
+		end       bus.ID
+		mark      uint64 // of the Effects.Read that it answers
+		unchanged bool   // nothing was there to be read, nor asked for
+		err       error
 	}
 )
 
@@ -86,14 +95,11 @@ func (a *groupActor) Start(ctx *engine.Context) error {
 		return fmt.Errorf("load replica: %w", err)
 	}
 	a.replica = replica
-	a.outbox = newOutbox(a.sys, ctx.Self())
-	a.in.mu.Lock()
-	live := a.in.live > 0
-	a.in.mu.Unlock()
+	a.outbox = newOutbox(a.sys, ctx.Self(), &a.alarm)
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}
-	return a.setLive(ctx, live)
+	return a.setLive(ctx, a.in.listens())
 }
 
 // Stop releases what Start took. It saves nothing: see Idle.
@@ -106,7 +112,7 @@ func (a *groupActor) Stop() {
 // Idle lets the actor be put to sleep once nothing waits, after saving the
 // ratchets that the store is behind with.
 func (a *groupActor) Idle() bool {
-	if a.reading() || len(a.syncs) > 0 || a.replica.Pending() || !a.outbox.empty() {
+	if a.reading() || len(a.syncs) > 0 || a.wanted() || !a.outbox.empty() {
 		return false
 	}
 	return a.save(a.sys.ctx, a.replica.Passivate(), false) == nil
@@ -132,11 +138,21 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 	case syncNow:
 		a.sync(ctx)
 		return nil
+	case syncAt:
+		if bus.ID(a.replica.Cursor()) != m.last || a.reading() || a.wanted() {
+			a.sync(ctx)
+		}
+		return nil
 	case look:
 		ctx.Reply(m.read(a.replica))
 		return nil
 	case setLive:
 		return a.setLive(ctx, m.live)
+	case checkLive:
+		if a.live || !a.in.listens() {
+			return nil
+		}
+		return a.setLive(ctx, true)
 	case fallenBehind:
 		a.read(ctx)
 		return nil
@@ -254,11 +270,20 @@ func (a *groupActor) awaitMessage(ctx *engine.Context, id group.MessageID) error
 }
 
 // sync answers once the log was read to its end and what was on its way out has
-// its outcome.
+// its outcome. Who is no member any more has nothing to read.
 func (a *groupActor) sync(ctx *engine.Context) {
+	if !a.replica.Active() && !a.wanted() {
+		ctx.Reply(nil)
+		return
+	}
+	a.alarm.ring()
 	a.read(ctx)
 	a.syncs = append(a.syncs, pendingSync{ctx.Later(), a.nextRead(), a.replica.Outstanding()})
 }
+
+// wanted reports whether the replica waits for a read of the log, or for
+// anything else.
+func (a *groupActor) wanted() bool { return a.mark > a.answered || a.replica.Pending() }
 
 // nextRead is the number of the first read that begins after now was said.
 func (a *groupActor) nextRead() uint64 {
@@ -283,7 +308,8 @@ func (a *groupActor) settle() {
 	})
 }
 
-// setLive follows the log, or stops following it.
+// setLive follows the log, or stops following it. While the bus is out of reach
+// it tries again: everything that needs no network goes on meanwhile.
 func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
 	commits, messages := topicsOf(a.id)
 	if !live {
@@ -296,7 +322,12 @@ func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
 	cursor := bus.ID(a.replica.Cursor())
 	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), cursor, commits, messages)
 	if err != nil {
-		return crash(fmt.Errorf("follow group: %w", err))
+		a.sys.log.Warn("group log not followed", groupAttr(a.id), keyErr, err)
+		if errors.Is(err, bus.ErrLogRolledBack) {
+			a.read(ctx) // and so learn where it ends
+		}
+		ctx.After(retryRead, checkLive{})
+		return nil
 	}
 	a.live = true
 	if from > cursor {
@@ -316,21 +347,46 @@ func (a *groupActor) read(ctx *engine.Context) {
 	}
 	a.begun++
 	a.again = false
-	self, cursor, mark := ctx.Self(), bus.ID(a.replica.Cursor()), a.mark
-	a.sys.beside(func(c context.Context) { a.sys.readLog(c, self, a.id, cursor, mark) })
+	r := logReader{a.sys, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.mark}
+	wanted := a.wanted()
+	a.sys.beside(func(c context.Context) {
+		if !wanted && r.unchanged(c) {
+			_ = r.sys.engine.Tell(r.to, logRead{end: r.after, mark: r.mark, unchanged: true})
+			return
+		}
+		r.run(c)
+	})
 }
 
-// readLog asks the actor to take one page after another, so that it never has
-// more than one waiting.
-func (s *System) readLog(ctx context.Context, to engine.Ref, id GroupID, after bus.ID, mark uint64) {
-	commits, _ := topicsOf(id)
-	end, err := s.cfg.Bus.End(ctx, commits)
+// A logReader is one read of a group's log.
+type logReader struct {
+	sys   *System
+	to    engine.Ref
+	id    GroupID
+	after bus.ID
+	mark  uint64
+}
+
+// unchanged reports whether the log's newest entry is the one read last: one
+// question, whose answer holds no envelope.
+func (r logReader) unchanged(ctx context.Context) bool {
+	commits, messages := topicsOf(r.id)
+	last, err := r.sys.cfg.Bus.Last(ctx, commits, messages)
+	return err == nil && max(last[0], last[1]) == r.after
+}
+
+// run asks the actor to take one page after another, so that it never has more
+// than one waiting.
+func (r logReader) run(ctx context.Context) {
+	commits, _ := topicsOf(r.id)
+	end, err := r.sys.cfg.Bus.End(ctx, commits)
+	after := r.after
 	for err == nil {
 		var items []group.Delivered
-		if items, err = s.reader.read(ctx, id, after); err != nil || len(items) == 0 {
+		if items, err = r.sys.reader.read(ctx, r.id, after); err != nil || len(items) == 0 {
 			break
 		}
-		if _, err = s.engine.Ask(ctx, to, groupNews{items}); err != nil {
+		if _, err = r.sys.engine.Ask(ctx, r.to, groupNews{items}); err != nil {
 			break
 		}
 		after = bus.ID(items[len(items)-1].ID)
@@ -338,7 +394,7 @@ func (s *System) readLog(ctx context.Context, to engine.Ref, id GroupID, after b
 			break
 		}
 	}
-	_ = s.engine.Tell(to, logRead{end, mark, err}) // a stopped actor needs no answer
+	_ = r.sys.engine.Tell(r.to, logRead{end: end, mark: r.mark, err: err}) // a stopped actor needs no answer
 }
 
 // retryRead is how long an actor waits after a read that failed.
@@ -347,10 +403,17 @@ const retryRead = time.Second
 func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	a.ended++
 	switch {
-	case errors.Is(m.err, bus.ErrLogRolledBack):
+	case a.ended <= a.stale:
+		a.read(ctx)
+		return nil
+	case errors.Is(m.err, bus.ErrLogRolledBack) && uint64(m.end) < a.replica.Cursor():
 		if err := a.rewound(ctx, m.end); err != nil {
 			return err
 		}
+		if !a.reading() {
+			a.read(ctx)
+		}
+		return nil
 	case m.err != nil:
 		a.sys.log.Warn("group log not read", groupAttr(a.id), keyErr, m.err)
 		for _, s := range a.syncs {
@@ -362,23 +425,26 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	}
 	commits, _ := topicsOf(a.id)
 	a.sys.feed.caughtUp(ctx.Self().Name(), commits)
-	if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {
-		return err
+	if !m.unchanged {
+		a.answered = max(a.answered, m.mark)
+		if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {
+			return err
+		}
 	}
-	if a.again || a.mark > m.mark {
+	if a.again || a.mark > a.answered {
 		a.read(ctx)
 	}
 	a.settle()
 	return nil
 }
 
-// rewound: the log went backwards. The replica reads again from its end, and
-// offers again what is its own.
+// rewound tells the replica where the log ends now.
 func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
 	if uint64(end) >= a.replica.Cursor() {
-		return nil
+		return nil // told twice
 	}
-	a.sys.log.Error("group log went backwards", groupAttr(a.id), "end", uint64(end))
+	a.sys.log.Error("group log went backwards", groupAttr(a.id), installationAttr(a.in.id))
+	a.sys.streams.rewound(a.in.id, a.id, end)
 	return a.step(ctx, group.Rewound{End: uint64(end), Rows: a.rows(ctx.Context())})
 }
 
@@ -390,7 +456,8 @@ func (a *groupActor) rejoin(ctx *engine.Context, m rejoin) error {
 	if err != nil {
 		return err
 	}
-	a.replica, a.mark = replica, 0
+	// What the old one asked for is void.
+	a.replica, a.mark, a.answered, a.stale = replica, 0, 0, a.begun
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}

@@ -103,15 +103,20 @@ func (s *System) WakeAll(ctx context.Context) (int, error) {
 	if s.cfg.Keys == nil {
 		return 0, nil
 	}
-	ref, ok := s.engine.Lookup(hostName)
-	if !ok {
-		return 0, ErrClosed
+	for {
+		ref, ok := s.engine.Lookup(hostName)
+		if !ok {
+			return 0, ErrClosed
+		}
+		n, err := s.engine.Ask(ctx, ref, wakeAll{})
+		if errors.Is(err, engine.ErrRestarted) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		return n.(int), nil
 	}
-	n, err := s.engine.Ask(ctx, ref, wakeAll{})
-	if err != nil {
-		return 0, err
-	}
-	return n.(int), nil
 }
 
 // hooks turn what the engine sees into log lines and counts. Names of actors

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -27,6 +28,13 @@ type installation struct {
 
 	mu   sync.Mutex
 	live int // streams and handlers that want to hear at once
+}
+
+// listens reports whether somebody wants to hear of news at once.
+func (in *installation) listens() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.live > 0
 }
 
 // Installation describes an installation to its owner.
@@ -79,6 +87,11 @@ func (s *System) Find(ctx context.Context, owner identity.Identifier, database s
 	}
 	if len(row) != len(id) {
 		return id, fmt.Errorf("%w: index of installations", persistence.ErrDamaged)
+	}
+	// A deletion that was cut off leaves the row and no vault.
+	_, err = persistence.OpenVault(ctx, s.cfg.Store, InstallationID(row), persistence.Key{})
+	if errors.Is(err, persistence.ErrNotFound) {
+		return id, err
 	}
 	return InstallationID(row), nil
 }
@@ -300,6 +313,9 @@ func (s *System) Sleep(ctx context.Context, id InstallationID) error {
 	s.mu.Lock()
 	delete(s.installations, id)
 	s.mu.Unlock()
+	for _, st := range s.streams.ofInstallation(id) {
+		err = errors.Join(err, st.Close())
+	}
 	for _, name := range names {
 		if ref, ok := s.names.Live(name); ok {
 			s.engine.Stop(ref)
@@ -315,10 +331,18 @@ func (s *System) Delete(ctx context.Context, id InstallationID, owner identity.I
 	if err := s.Sleep(ctx, id); err != nil {
 		return err
 	}
-	var b persistence.Batch
-	persistence.HostDelete(&b, indexRow(owner, database))
-	if err := s.cfg.Store.Apply(ctx, &b, persistence.Lazy); err != nil {
+	if err := persistence.DestroyVault(ctx, s.cfg.Store, id); err != nil {
 		return err
 	}
-	return persistence.DestroyVault(ctx, s.cfg.Store, id)
+	// The wallet may have a newer installation under that name.
+	row, err := persistence.HostGet(ctx, s.cfg.Store, indexRow(owner, database))
+	if errors.Is(err, persistence.ErrNotFound) || err == nil && !bytes.Equal(row, id[:]) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var b persistence.Batch
+	persistence.HostDelete(&b, indexRow(owner, database))
+	return s.cfg.Store.Apply(ctx, &b, persistence.Lazy)
 }

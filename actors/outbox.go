@@ -18,8 +18,9 @@ import (
 // brings the answers back as inputs. What it holds is durable in the store: when
 // its actor dies it is dropped, and the next one sends again.
 type outbox struct {
-	sys *System
-	to  engine.Ref
+	sys   *System
+	to    engine.Ref
+	alarm *alarm
 
 	mu     sync.Mutex
 	queue  []group.Outbound
@@ -28,8 +29,8 @@ type outbox struct {
 	ctx    context.Context
 }
 
-func newOutbox(s *System, to engine.Ref) *outbox {
-	o := &outbox{sys: s, to: to}
+func newOutbox(s *System, to engine.Ref, a *alarm) *outbox {
+	o := &outbox{sys: s, to: to, alarm: a}
 	o.ctx, o.cancel = context.WithCancel(s.ctx)
 	return o
 }
@@ -105,8 +106,11 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 	if out.ExpectLast {
 		opts = append(opts, bus.ExpectLast(bus.ID(out.Last)))
 	}
+	if out.Attempt > 0 && !pause(o.ctx, o.alarm, retryFirst<<min(out.Attempt, 4)) {
+		return nil
+	}
 	var answer group.Input
-	o.sys.persist(o.ctx, "bus does not take messages", func() error {
+	o.sys.persist(o.ctx, o.alarm, "bus does not take messages", func() error {
 		ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
 		defer cancel()
 		began := time.Now()
@@ -141,7 +145,7 @@ const welcomesAtOnce = 64
 // first goes alone: it may be what the others point to.
 func (o *outbox) sendWelcomes(run []group.Outbound) group.Input {
 	publish := func(out group.Outbound) bool {
-		return o.sys.persist(o.ctx, "welcome not published", func() error {
+		return o.sys.persist(o.ctx, o.alarm, "welcome not published", func() error {
 			topic, err := topicOf(out)
 			if err != nil {
 				return err

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 )
 
@@ -17,19 +20,22 @@ const prefixStream = "s/"
 
 // A Stream hands an installation's news to one consumer, at the consumer's
 // pace. What does not fit its queue is not kept in memory but read again from
-// the store, so a slow consumer costs bounded memory and loses nothing, and so
+// the store, so a slow consumer costs bounded memory and loses nothing. The
+// queue is no part of the actor, and its mailbox carries hints only, so neither
 // does a crash.
 type Stream struct {
 	sys  *System
 	in   *installation
 	only *GroupID // nil: all groups
 	kind StreamKind
-	name string
 	ref  engine.Ref
 	once sync.Once
 
-	mu   sync.Mutex
-	seen map[GroupID]group.Position // the last message handed to the consumer
+	mu     sync.Mutex
+	queue  []Item
+	tail   map[GroupID]group.Position // of the newest message queued
+	behind map[GroupID]bool           // has messages in the store beyond the tail; true: more came since it was read
+	hungry bool                       // the actor waits to be told that there is something
 }
 
 // A StreamKind says what a stream is about.
@@ -38,13 +44,20 @@ type StreamKind uint8
 const (
 	StreamMessages      StreamKind = iota + 1 // published messages, each once, in each group's order
 	StreamConversations                       // groups that this installation joins
+	StreamActive                              // groups that this installation becomes a member of, or stops being one
 )
 
 // An Item is one piece of news.
 type Item struct {
 	Group   GroupID
 	Message group.Message // of StreamMessages
+	Active  bool          // of StreamActive
 }
+
+const (
+	streamQueue = 256 // messages kept in memory
+	streamBatch = 64  // items handed out at once
+)
 
 // streams is the registry of a host's streams. It is read for every event and
 // written rarely.
@@ -54,29 +67,71 @@ type streams struct {
 	last atomic.Uint64 // number of the newest stream
 }
 
-// emit tells the streams that want an event. Only what is published is handed
-// on, so nobody hears of a message twice.
+// emit tells the streams that want an event. Of messages only what is published
+// is handed on, so nobody hears of one twice.
 func (r *streams) emit(in InstallationID, id GroupID, e group.Event) {
-	changed, ok := e.(group.MessageChanged)
-	if !ok || changed.Message.Status != group.StatusPublished {
-		return
+	switch e := e.(type) {
+	case group.MessageChanged:
+		if e.Message.Status == group.StatusPublished {
+			r.tell(in, StreamMessages, Item{Group: id, Message: e.Message})
+		}
+	case group.Activated:
+		r.tell(in, StreamActive, Item{Group: id, Active: true})
+	case group.Deactivated:
+		r.tell(in, StreamActive, Item{Group: id})
 	}
-	r.tell(in, id, StreamMessages, Item{id, changed.Message})
 }
 
 // joined tells the streams of conversations.
 func (r *streams) joined(in InstallationID, id GroupID) {
-	r.tell(in, id, StreamConversations, Item{Group: id})
+	r.tell(in, StreamConversations, Item{Group: id})
 }
 
-func (r *streams) tell(in InstallationID, id GroupID, kind StreamKind, item Item) {
-	r.mu.RLock()
-	of := r.of[in]
-	r.mu.RUnlock()
-	for _, s := range of {
-		if s.kind == kind && (s.only == nil || *s.only == id) {
-			_ = s.sys.engine.Tell(s.ref, item) // a stream that ends needs none
+func (r *streams) tell(in InstallationID, kind StreamKind, item Item) {
+	for _, st := range r.ofInstallation(in) {
+		if st.kind == kind && (st.only == nil || *st.only == item.Group) {
+			st.push(item)
 		}
+	}
+}
+
+func (r *streams) ofInstallation(in InstallationID) []*Stream {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.of[in] // never changed in place
+}
+
+// rewound lets messages through whose positions were given before.
+func (r *streams) rewound(in InstallationID, id GroupID, end bus.ID) {
+	for _, st := range r.ofInstallation(in) {
+		st.mu.Lock()
+		if st.tail[id].ID > uint64(end) {
+			st.tail[id] = group.Position{ID: uint64(end), Message: lastOf}
+		}
+		st.mu.Unlock()
+	}
+}
+
+// lastOf is the end of a Position beyond every message at its place.
+var lastOf = [8]byte{255, 255, 255, 255, 255, 255, 255, 255}
+
+func (r *streams) add(st *Stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of == nil {
+		r.of = map[InstallationID][]*Stream{}
+	}
+	r.of[st.in.id] = append(slices.Clone(r.of[st.in.id]), st)
+}
+
+func (r *streams) remove(st *Stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(r.of[st.in.id]), func(o *Stream) bool { return o == st })
+	if len(rest) == 0 {
+		delete(r.of, st.in.id)
+	} else {
+		r.of[st.in.id] = rest
 	}
 }
 
@@ -88,31 +143,29 @@ func (s *System) Stream(ctx context.Context, in InstallationID, id *GroupID, kin
 	if err != nil {
 		return nil, err
 	}
-	st := &Stream{sys: s, in: installation, only: id, kind: kind, seen: map[GroupID]group.Position{}}
-	st.name = prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
-	if kind == StreamMessages {
-		if err := st.mark(ctx); err != nil {
+	if id != nil {
+		if err := s.knows(ctx, in, *id); err != nil {
 			return nil, err
 		}
 	}
-	st.ref, err = s.engine.Spawn(st.name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
+	st := &Stream{sys: s, in: installation, only: id, kind: kind, tail: map[GroupID]group.Position{}, behind: map[GroupID]bool{}}
+	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
+	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("actors: start stream: %w", err)
+		return nil, fmt.Errorf("actors: start stream: %w", s.explain(err))
 	}
-	s.streams.mu.Lock()
-	if s.streams.of == nil {
-		s.streams.of = map[InstallationID][]*Stream{}
+	s.streams.add(st)
+	if kind == StreamMessages {
+		err = st.mark(ctx)
 	}
-	s.streams.of[in] = append(slices.Clone(s.streams.of[in]), st)
-	s.streams.mu.Unlock()
-	if err := s.addLive(ctx, installation, 1); err != nil {
+	if err = errors.Join(err, s.addLive(ctx, installation, 1)); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return st, nil
 }
 
 // mark notes where the store's history ends now: the stream is about what comes
-// after it.
+// after it. It is called when news are queued already, so that there is no gap.
 func (st *Stream) mark(ctx context.Context) error {
 	ids := []GroupID{}
 	if st.only != nil {
@@ -128,9 +181,88 @@ func (st *Stream) mark(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(last) > 0 {
-			st.seen[id] = last[0].Position
+		st.mu.Lock()
+		if _, began := st.tail[id]; !began && len(last) > 0 {
+			st.tail[id] = last[0].Position
 		}
+		st.mu.Unlock()
+	}
+	return nil
+}
+
+// push queues an item, or remembers only that its group has more. Its row was
+// saved before.
+func (st *Stream) push(it Item) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, behind := st.behind[it.Group]
+	switch {
+	case st.kind != StreamMessages:
+		st.queue = append(st.queue, it)
+	case !newer(it.Message.Position, st.tail[it.Group]):
+		return // read from the store before
+	case behind:
+		st.behind[it.Group] = true
+	case len(st.queue) >= streamQueue:
+		st.behind[it.Group] = true
+		st.sys.cfg.Telemetry.StreamsBehind.Inc()
+	default:
+		st.enqueue(it)
+	}
+	if st.hungry {
+		st.hungry = false
+		_ = st.sys.engine.Tell(st.ref, newsQueued{}) // a stream that ends needs none
+	}
+}
+
+func newer(p, than group.Position) bool {
+	return cmp.Or(cmp.Compare(p.ID, than.ID), bytes.Compare(p.Message[:], than.Message[:])) > 0
+}
+
+func (st *Stream) enqueue(it Item) {
+	st.queue = append(st.queue, it)
+	st.tail[it.Group] = it.Message.Position
+}
+
+// pop takes what there is: from the queue first, which is older than what its
+// groups have beyond it.
+func (st *Stream) pop(ctx context.Context) ([]Item, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for id := range st.behind {
+		if len(st.queue) > 0 {
+			break
+		}
+		if err := st.refill(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	n := min(len(st.queue), streamBatch)
+	items := st.queue[:n:n]
+	if st.queue = st.queue[n:]; len(st.queue) == 0 {
+		st.queue = nil
+	}
+	st.hungry = n == 0
+	return items, nil
+}
+
+// refill reads a group's next messages from the store. The lock is not held
+// meanwhile: nobody who saves waits for a reader.
+func (st *Stream) refill(ctx context.Context, id GroupID) error {
+	after := st.tail[id]
+	st.behind[id] = false
+	st.mu.Unlock()
+	messages, err := group.History(st.sys.rows(ctx, st.in, id), group.HistoryQuery{After: after, Limit: streamBatch})
+	st.mu.Lock()
+	if err != nil {
+		st.behind[id] = true
+		return err
+	}
+	for _, m := range messages {
+		st.enqueue(Item{Group: id, Message: m})
+	}
+	if len(messages) < streamBatch && !st.behind[id] {
+		delete(st.behind, id)
 	}
 	return nil
 }
@@ -139,41 +271,32 @@ func (st *Stream) mark(ctx context.Context) error {
 func (st *Stream) Close() error {
 	st.once.Do(func() {
 		s := st.sys
-		s.streams.mu.Lock()
-		rest := slices.DeleteFunc(slices.Clone(s.streams.of[st.in.id]), func(o *Stream) bool { return o == st })
-		if len(rest) == 0 {
-			delete(s.streams.of, st.in.id)
-		} else {
-			s.streams.of[st.in.id] = rest
-		}
-		s.streams.mu.Unlock()
+		s.streams.remove(st)
 		s.engine.Stop(st.ref)
-		if err := s.addLive(s.ctx, st.in, -1); err != nil && !errors.Is(err, ErrClosed) {
+		if err := s.addLive(s.ctx, st.in, -1); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrAsleep) {
 			s.log.Warn("stream ended", keyErr, err)
 		}
 	})
 	return nil
 }
 
-// Next waits for news and returns what there is, in order.
+// Next waits for news and returns what there is, in order. ErrAsleep and
+// ErrClosed say that the installation or the host was closed.
 func (st *Stream) Next(ctx context.Context) ([]Item, error) {
 	for {
 		answer, err := st.sys.engine.Ask(ctx, st.ref, nextItems{})
 		switch {
 		case errors.Is(err, engine.ErrRestarted):
-			continue // what was queued is read from the store
+			continue // what was queued is there
 		case errors.Is(err, engine.ErrStopped):
+			if _, err := st.sys.installation(st.in.id); err != nil {
+				return nil, err
+			}
 			return nil, ErrClosed
 		case err != nil:
 			return nil, err
 		}
-		items := answer.([]Item)
-		st.mu.Lock()
-		for _, it := range items {
-			st.seen[it.Group] = it.Message.Position
-		}
-		st.mu.Unlock()
-		return items, nil
+		return answer.([]Item), nil
 	}
 }
 
@@ -203,37 +326,20 @@ func (s *System) addLive(ctx context.Context, in *installation, n int) error {
 	return nil
 }
 
-// A streamActor queues what its consumer has not taken yet.
+// A streamActor answers a stream's consumer when there is something.
 type streamActor struct {
 	stream *Stream
-	queue  []Item
-	behind map[GroupID]bool // has messages in the store that are not in the queue
 	asker  *engine.Reply
 }
 
-// nextItems asks for what there is, and waits until there is something.
-type nextItems struct{}
-
-const (
-	streamQueue = 256 // items kept in memory
-	streamBatch = 64  // items handed out at once
+type (
+	// nextItems asks for what there is, and waits until there is something.
+	nextItems struct{}
+	// newsQueued says that there is something.
+	newsQueued struct{}
 )
 
-// Start begins with everything in the store after what the consumer has seen:
-// after a crash that is what the queue held.
-func (a *streamActor) Start(ctx *engine.Context) error {
-	a.behind = map[GroupID]bool{}
-	st := a.stream
-	if st.kind != StreamMessages {
-		return nil
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for id := range st.seen {
-		a.behind[id] = true
-	}
-	return nil
-}
+func (a *streamActor) Start(*engine.Context) error { return nil }
 
 func (a *streamActor) Stop() {}
 
@@ -241,68 +347,23 @@ func (a *streamActor) Receive(ctx *engine.Context, msg any) error {
 	if err := a.stream.sys.fault(PointStream); err != nil {
 		return err
 	}
-	switch m := msg.(type) {
-	case Item:
-		a.take(m)
+	switch msg.(type) {
 	case nextItems:
 		a.asker = ctx.Later()
+	case newsQueued, fallenBehind:
 	default:
 		return fmt.Errorf("actors: stream actor was told %T", msg)
 	}
-	return a.serve(ctx)
-}
-
-// take queues an item, or remembers only that its group has more.
-func (a *streamActor) take(it Item) {
-	switch {
-	case a.behind[it.Group]:
-	case len(a.queue) >= streamQueue && a.stream.kind == StreamMessages:
-		a.behind[it.Group] = true
-		a.stream.sys.cfg.Telemetry.StreamsBehind.Inc()
-	default:
-		a.queue = append(a.queue, it)
-	}
-}
-
-// serve answers the consumer: from the queue first, which is older than what a
-// group has beyond it.
-func (a *streamActor) serve(ctx *engine.Context) error {
 	if a.asker == nil {
 		return nil
 	}
-	if len(a.queue) == 0 {
-		if err := a.refill(ctx); err != nil {
-			return crash(err)
-		}
+	items, err := a.stream.pop(ctx.Context())
+	if err != nil {
+		return crash(err)
 	}
-	if n := min(len(a.queue), streamBatch); n > 0 {
-		a.asker.Answer(a.queue[:n:n], nil)
-		a.asker, a.queue = nil, a.queue[n:]
-	}
-	return nil
-}
-
-// refill reads what the store has after the last message handed out. The queue
-// is empty, so that is the last one seen.
-func (a *streamActor) refill(ctx *engine.Context) error {
-	st := a.stream
-	for id := range a.behind {
-		st.mu.Lock()
-		seen := st.seen[id]
-		st.mu.Unlock()
-		messages, err := group.History(st.sys.rows(ctx.Context(), st.in, id), group.HistoryQuery{After: seen, Limit: streamBatch})
-		if err != nil {
-			return err
-		}
-		for _, m := range messages {
-			a.queue = append(a.queue, Item{id, m})
-		}
-		if len(messages) < streamBatch {
-			delete(a.behind, id)
-		}
-		if len(a.queue) > 0 {
-			return nil
-		}
+	if len(items) > 0 {
+		a.asker.Answer(items, nil)
+		a.asker = nil
 	}
 	return nil
 }

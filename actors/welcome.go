@@ -22,6 +22,7 @@ type installationActor struct {
 	busy   bool           // one is being prepared beside the mailbox
 	syncs  []*engine.Reply
 	live   bool
+	alarm  alarm // wakes what waits for the network to come back
 
 	reading bool
 }
@@ -61,10 +62,7 @@ func (a *installationActor) Start(ctx *engine.Context) error {
 		return fmt.Errorf("load cursor of welcomes: %w", err)
 	}
 	a.cursor = bus.ID(decodeCursor(row))
-	a.in.mu.Lock()
-	live := a.in.live > 0
-	a.in.mu.Unlock()
-	return a.setLive(ctx, live)
+	return a.setLive(ctx, a.in.listens())
 }
 
 func (a *installationActor) Stop() {}
@@ -83,6 +81,7 @@ func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 		a.enqueue(ctx, m.envelopes)
 		return nil
 	case syncWelcomes:
+		a.alarm.ring()
 		a.syncs = append(a.syncs, ctx.Later())
 		a.read(ctx)
 		return nil
@@ -92,6 +91,8 @@ func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 		return a.join(ctx, m)
 	case setLive:
 		return a.setLive(ctx, m.live)
+	case checkLive:
+		return a.setLive(ctx, a.in.listens())
 	case fallenBehind, logRewound:
 		a.read(ctx)
 		return nil
@@ -104,15 +105,18 @@ func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
 	if live == a.live {
 		return nil
 	}
-	a.live = live
 	if !live {
+		a.live = false
 		a.sys.feed.unfollow(ctx.Self().Name(), topic)
 		return nil
 	}
 	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), a.cursor, topic)
 	if err != nil {
-		return crash(fmt.Errorf("follow welcomes: %w", err))
+		a.sys.log.Warn("welcomes not followed", installationAttr(a.in.id), keyErr, err)
+		ctx.After(retryRead, checkLive{})
+		return nil
 	}
+	a.live = true
 	if from > a.cursor {
 		a.read(ctx)
 	}
@@ -179,7 +183,7 @@ func (a *installationActor) next(ctx *engine.Context) {
 	a.busy = true
 	envelope, self := a.queue[0], ctx.Self()
 	a.sys.beside(func(c context.Context) {
-		join, err := a.sys.prepare(c, a.in, envelope)
+		join, err := a.sys.prepare(c, &a.alarm, a.in, envelope)
 		if c.Err() == nil {
 			_ = a.sys.engine.Tell(self, prepared{id: envelope.ID, join: join, err: err})
 		}
@@ -199,7 +203,7 @@ func (a *installationActor) settle() {
 
 // prepare unwraps a welcome. It waits for what is missing: the pointee of a
 // pointer, which was published before it, and identities.
-func (s *System) prepare(ctx context.Context, in *installation, e bus.Envelope) (*group.JoinConfig, error) {
+func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.Envelope) (*group.JoinConfig, error) {
 	envelope, err := group.ParseWelcome(e.Payload)
 	if err != nil {
 		return nil, err
@@ -212,14 +216,14 @@ func (s *System) prepare(ctx context.Context, in *installation, e bus.Envelope) 
 	if err != nil {
 		return nil, err
 	}
-	welcome, err := s.unwrap(ctx, envelope, secrets)
+	welcome, err := s.unwrap(ctx, a, envelope, secrets)
 	if err != nil {
 		return nil, err
 	}
 	return &group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}, nil
 }
 
-func (s *System) unwrap(ctx context.Context, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
+func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
 	if !e.Pointer {
 		return group.OpenWelcome(e, secrets)
 	}
@@ -229,7 +233,7 @@ func (s *System) unwrap(ctx context.Context, e *group.WelcomeEnvelope, secrets *
 	}
 	var pointee *group.WelcomeEnvelope
 	var bad error
-	ok := s.persist(ctx, "pointee of welcome not read", func() error {
+	ok := s.persist(ctx, a, "pointee of welcome not read", func() error {
 		pointee, bad, err = s.pointees.get(ctx, pointer.Destination)
 		return err
 	})
@@ -282,7 +286,7 @@ func (a *installationActor) join(ctx *engine.Context, m prepared) error {
 func (a *installationActor) resolve(self engine.Ref, m prepared, need *group.UnresolvedError) {
 	inboxes := inboxesOf(need.Need)
 	a.sys.beside(func(ctx context.Context) {
-		if a.sys.persist(ctx, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
 			m.resolved = true
 			_ = a.sys.engine.Tell(self, m)
 		}

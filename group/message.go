@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -106,6 +108,7 @@ var ErrPlaintext = errors.New("group: no readable content in message")
 // path of every message, so it is done without reflection.
 const (
 	fieldEnvelopeV1 = 1
+	fieldEnvelopeV2 = 2
 	fieldContent    = 1
 	fieldKey        = 2
 )
@@ -136,14 +139,22 @@ func sizeField(n int) int {
 	return 1 + protowire.SizeBytes(n)
 }
 
-// decodePlaintext reads a PlaintextEnvelope. As in every protobuf reader the
-// last of repeated fields wins and unknown fields are skipped. V2 carries only
-// what is not for people; it is not read, as real clients do not.
+// decodePlaintext reads a PlaintextEnvelope as every protobuf reader does: of
+// repeated fields the last wins, messages are merged, of V1 and V2 the later one
+// counts. V2 carries only what is not for people; it is not read, as real
+// clients do not.
 func decodePlaintext(b []byte) (key string, content []byte, err error) {
 	var v1 []byte
 	err = eachBytesField(b, func(n protowire.Number, v []byte) {
-		if n == fieldEnvelopeV1 {
-			v1 = v
+		switch n {
+		case fieldEnvelopeV1:
+			if v1 == nil {
+				v1 = v
+			} else {
+				v1 = slices.Concat(v1, v) // which merges them
+			}
+		case fieldEnvelopeV2:
+			v1 = nil
 		}
 	})
 	if err != nil {
@@ -160,6 +171,9 @@ func decodePlaintext(b []byte) (key string, content []byte, err error) {
 			key = string(v)
 		}
 	})
+	if err == nil && !utf8.ValidString(key) {
+		err = fmt.Errorf("%w: key is not UTF-8", ErrPlaintext)
+	}
 	return key, content, err
 }
 

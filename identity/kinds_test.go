@@ -153,7 +153,6 @@ func forgePasskey(t *testing.T, update *associations.IdentityUpdate) {
 // A contract is one wallet of one chain.
 type contract struct {
 	account common.Address
-	owner   *ethereum.Key
 	down    bool
 }
 

@@ -225,7 +225,9 @@ func p256Key(sec1 []byte) (*ecdsa.PublicKey, error) {
 		if x == nil {
 			return nil, fmt.Errorf("%w: passkey is not a point of P-256", ErrBadSignature)
 		}
-		return &ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}, nil
+		sec1 = append([]byte{4}, make([]byte, 64)...)
+		x.FillBytes(sec1[1:33])
+		y.FillBytes(sec1[33:])
 	}
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), sec1)
 	if err != nil {

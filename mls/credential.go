@@ -1,7 +1,5 @@
 package mls
 
-import "bytes"
-
 // CredentialType names what a credential asserts; see RFC 9420, Section 17.5.
 type CredentialType uint16
 
@@ -26,11 +24,6 @@ type Credential struct {
 // BasicCredential returns the bare assertion of an identity.
 func BasicCredential(identity []byte) Credential {
 	return Credential{Type: CredentialBasic, Identity: identity}
-}
-
-// Equal reports whether two credentials are the same, byte for byte.
-func (c Credential) Equal(d Credential) bool {
-	return bytes.Equal(c.append(nil), d.append(nil))
 }
 
 func decodeCredential(r *reader) (c Credential) {

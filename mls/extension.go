@@ -1,7 +1,5 @@
 package mls
 
-import "slices"
-
 // ExtensionType names an extension; see RFC 9420, Section 17.3.
 type ExtensionType uint16
 
@@ -37,19 +35,6 @@ func (x Extensions) Get(t ExtensionType) ([]byte, bool) {
 		}
 	}
 	return nil, false
-}
-
-// With returns a copy of x in which the extension of type t has the given data;
-// a new one is appended.
-func (x Extensions) With(t ExtensionType, data []byte) Extensions {
-	out := slices.Clone(x)
-	for i := range out {
-		if out[i].Type == t {
-			out[i].Data = data
-			return out
-		}
-	}
-	return append(out, Extension{Type: t, Data: data})
 }
 
 // unique checks Section 13.4: no list holds two extensions of one type.

@@ -158,6 +158,11 @@ func Create(c CreateConfig) (*Group, error) {
 	}, nil
 }
 
+// Format prints which group, epoch and member this is.
+func (g Group) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "Group(%x epoch %d leaf %d)", g.GroupID(), g.Epoch(), g.own)
+}
+
 // newEpoch starts the secret tree. The first epoch a member is in begins its
 // trail.
 func newEpoch(s *publicState, secrets *epochSecrets, encryption secret) epoch {

@@ -3,7 +3,6 @@ package mls
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -156,6 +155,8 @@ func TestInvalidProposalLists(t *testing.T) {
 		}
 		check(Extensions{{ExtensionRequiredCapabilities, required}}, nil, errExtensionUnsupported)
 		check(Extensions{{Type: 0xabcd}}, nil, errExtensionUnsupported)
+		check(Extensions{{ExtensionRequiredCapabilities, RequiredCapabilities{Proposals: []ProposalType{1, 7, 99}}.Bytes()}}, nil, errProposalUnsupported)
+		check(Extensions{{ExtensionRequiredCapabilities, RequiredCapabilities{Credentials: []CredentialType{1, 2}}.Bytes()}}, nil, errCredentialUnsupported)
 		check(Extensions{{Type: 0xff00}}, c.keyPackageWith(func(k *KeyPackageConfig) { k.Capabilities.Extensions = nil }), errExtensionUnsupported)
 		check(nil, c.keyPackageWith(func(k *KeyPackageConfig) {
 			k.Credential, k.Capabilities.Credentials = Credential{Type: 77}, []CredentialType{77, CredentialBasic}
@@ -164,6 +165,80 @@ func TestInvalidProposalLists(t *testing.T) {
 			k.Credential, k.Capabilities.Credentials = Credential{Type: 77}, []CredentialType{77}
 		}), errCredentialUnsupported)
 	})
+}
+
+// RFC 9420, Sections 7.3 and 10.1: key packages that lead to nobody.
+func TestInvalidKeyPackages(t *testing.T) {
+	c := newClub(t, 1)
+	p := c.player()
+	valid, _ := c.keyPackage(p)
+	build := func(version uint16, suite CipherSuite, init []byte, leaf *LeafNode, extensions Extensions, label string) []byte {
+		b := appendU16(appendU16(nil, version), uint16(suite))
+		b = extensions.append(leaf.append(appendVector(b, init)))
+		return appendVector(b, must(c.suite.signWithLabel(p.signer, label, b))(t))
+	}
+	leaf := func(change func(*LeafNode)) *LeafNode {
+		l := *valid.LeafNode
+		change(&l)
+		return must(l.signed(c.suite, p.signer, nil, 0))(t)
+	}
+	ok, init := valid.LeafNode, valid.InitKey
+	tests := []struct {
+		rule  string
+		bytes []byte
+		want  error
+	}{
+		{"valid", build(mls10, c.suite, init, ok, nil, labelKeyPackage), nil},
+		{"another version", build(2, c.suite, init, ok, nil, labelKeyPackage), errKeyPackageVersion},
+		{"another suite", build(mls10, 7, init, ok, nil, labelKeyPackage), ErrUnsupportedSuite},
+		{"init key that is the leaf's", build(mls10, c.suite, ok.EncryptionKey, ok, nil, labelKeyPackage), errInitKeyReused},
+		{"one extension twice", build(mls10, c.suite, init, ok, Extensions{{Type: 9}, {Type: 9}}, labelKeyPackage), errDuplicateExtension},
+		{"signature of something else", build(mls10, c.suite, init, ok, nil, labelLeafNode), errSignature},
+		{"bytes behind it", append(valid.Bytes(), 0), errTrailing},
+		{"leaf of an update", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Source = SourceUpdate }), nil, labelKeyPackage), errLeafSource},
+		{"leaf of no source", build(mls10, c.suite, init, &LeafNode{raw: func() []byte {
+			raw := bytes.Clone(ok.raw)
+			at := bytes.Index(raw, ok.Capabilities.append(nil)) + len(ok.Capabilities.append(nil))
+			raw[at] = 9
+			return raw
+		}()}, nil, labelKeyPackage), errLeafSource},
+		{"leaf with an extension twice", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: 0xff00}, {Type: 0xff00}} }), nil, labelKeyPackage), errDuplicateExtension},
+		{"leaf without its credential type", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Capabilities.Credentials = nil }), nil, labelKeyPackage), errCredentialUnsupported},
+		{"leaf with many capabilities", build(mls10, c.suite, init, leaf(func(l *LeafNode) {
+			l.Capabilities.Proposals = make([]ProposalType, maxCapabilities)
+		}), nil, labelKeyPackage), nil},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			for _, realm := range []*Realm{nil, NewRealm(Public)} {
+				for range 2 {
+					if _, err := realm.ParseKeyPackage(test.bytes); !errors.Is(err, test.want) {
+						t.Errorf("got %v, want %v", err, test.want)
+					}
+				}
+			}
+		})
+	}
+	long := *ok
+	long.Capabilities.Proposals = make([]ProposalType, maxCapabilities+1)
+	if _, err := long.signed(c.suite, p.signer, nil, 0); !errors.Is(err, errTooManyCapabilities) {
+		t.Error("more capabilities than anybody has:", err)
+	}
+}
+
+// The secrets of a key package come back as they were stored.
+func TestKeyPackageSecretsAreStored(t *testing.T) {
+	c := newClub(t, 1)
+	_, secrets := c.keyPackage(c.player())
+	var read KeyPackageSecrets
+	if err := read.UnmarshalBinary(must(secrets.MarshalBinary())(t)); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "init key", read.InitKey, secrets.InitKey)
+	equal(t, "encryption key", read.EncryptionKey, secrets.EncryptionKey)
+	if err := read.UnmarshalBinary([]byte{1}); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
 }
 
 // must2 is must for a result that may be missing.
@@ -495,156 +570,4 @@ func TestInvalidWelcomes(t *testing.T) {
 		check(changed(func(g *GroupInfo) { g.context.CipherSuite = 4 }), ErrUnsupportedSuite)
 		check(changed(func(g *GroupInfo) { g.context.Extensions = Extensions{{Type: 0xabcd}} }), errExtensionUnsupported)
 	})
-}
-
-// Messages that are valid somewhere else, or were.
-func TestMessagesOutOfPlace(t *testing.T) {
-	c := newClub(t, 3)
-	stranger := newHistory(t, c.suite, nil, 5)
-	_, foreign, err := stranger.members[0].g.Seal(c.bytes, nil, []byte("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	seal := func(i int) *Message {
-		next, b, err := c.g(i).Seal(c.bytes, nil, []byte("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.members[i].g = next
-		return must(c.realm.Parse(b))(t)
-	}
-	step := func() { c.deliver(c.members[0], must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t), nil) }
-	open := func(m *Message) error {
-		next, content, err := c.g(1).Open(m)
-		if err != nil && (next != c.g(1) || content != nil) {
-			t.Error("an error changed the group")
-		}
-		return err
-	}
-	old := seal(2)
-	stale := must(c.realm.Parse(must(c.g(2).Commit(CommitConfig{Rand: c.bytes}))(t).Message()))(t)
-	kept := c.g(2)
-	for range keepEpochs {
-		step()
-		if err := open(old); err != nil {
-			t.Error("a past epoch's message:", err)
-		}
-	}
-	if err := open(stale); !errors.Is(err, ErrWrongEpoch) {
-		t.Error("a past epoch's commit:", err)
-	}
-	step()
-	if err := open(old); !errors.Is(err, ErrEpochTooOld) {
-		t.Error("a message older than what is kept:", err)
-	}
-	if err := open(must(c.realm.Parse(foreign))(t)); !errors.Is(err, ErrWrongGroup) {
-		t.Error("another group's message:", err)
-	}
-	future := seal(2)
-	c.members[1].g, kept = kept, c.g(1)
-	if err := open(future); !errors.Is(err, ErrWrongEpoch) {
-		t.Error("a future epoch's message:", err)
-	}
-	c.members[1].g = kept
-	if err := open(must(c.realm.Parse(must(c.g(0).Info())(t)))(t)); !errors.Is(err, errMessageKind) {
-		t.Error("a group info:", err)
-	}
-}
-
-// A member that restores an old copy learns its later generations from its own
-// messages, and uses none of them twice.
-func TestOwnMessagesAfterARollback(t *testing.T) {
-	c := newClub(t, 2)
-	copied := c.g(1)
-	var last *Message
-	for range 3 {
-		next, b, err := c.g(1).Seal(c.bytes, nil, []byte("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.members[1].g, last = next, must(c.realm.Parse(b))(t)
-	}
-	var own *OwnMessageError
-	if _, _, err := copied.Open(last); !errors.As(err, &own) || own.Generation != 2 {
-		t.Fatal(err)
-	}
-	restored := must(copied.SkipTo(own.Epoch, own.ContentType, own.Generation))(t)
-	equal(t, "own generations", restored.ownRow(), c.g(1).ownRow())
-	if again := must(restored.SkipTo(own.Epoch, own.ContentType, 0))(t); !bytes.Equal(again.ownRow(), restored.ownRow()) {
-		t.Error("skipped backwards")
-	}
-	_, b, err := restored.Seal(c.bytes, nil, []byte("y"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := c.g(0).Open(must(c.realm.Parse(b))(t)); err != nil {
-		t.Error(err)
-	}
-}
-
-// Who is removed stays where it was: it neither sends nor follows.
-func TestRemovedMember(t *testing.T) {
-	c := newClub(t, 3)
-	gone := c.members[1]
-	late, message, err := c.g(2).Seal(c.bytes, nil, []byte("late"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.members[2].g = late
-	c.deliver(c.members[0], must(c.g(0).Commit(CommitConfig{Rand: c.bytes, Proposals: []Proposal{Remove{1}}}))(t), nil)
-	g := gone.g
-	if g.Active() {
-		t.Fatal("still active")
-	}
-	_, _, sealErr := g.Seal(c.bytes, nil, nil)
-	_, commitErr := g.Commit(CommitConfig{Rand: c.bytes})
-	_, _, proposeErr := g.Propose(c.bytes, Update{}, nil)
-	_, exportErr := g.Export("x", nil, 32)
-	_, infoErr := g.Info()
-	for _, err := range []error{sealErr, commitErr, proposeErr, exportErr, infoErr} {
-		if !errors.Is(err, ErrNotMember) {
-			t.Error(err)
-		}
-	}
-	if _, content, err := g.Open(must(c.realm.Parse(message))(t)); err != nil || string(content.(*Application).Data) != "late" {
-		t.Error("what was sent before:", err)
-	}
-	restored := gone.store.restore(t, nil, gone.signer)
-	if restored.Active() || restored.Epoch() != g.Epoch() {
-		t.Error("comes back as a member")
-	}
-}
-
-// Two commits for one epoch: the second cannot be merged after the first.
-func TestMergeOnlyOnce(t *testing.T) {
-	c := newClub(t, 2)
-	first := must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t)
-	second := must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t)
-	next := must(c.g(0).Merge(first))(t)
-	if same, err := next.Merge(second); !errors.Is(err, ErrWrongEpoch) || same != next {
-		t.Error(err)
-	}
-	if _, err := next.UnmarshalStaged(must(second.MarshalBinary())(t), second.Message()); !errors.Is(err, ErrWrongEpoch) {
-		t.Error(err)
-	}
-	if _, err := c.g(0).UnmarshalStaged(must(second.MarshalBinary())(t), first.Message()); !errors.Is(err, errStagedFormat) {
-		t.Error(err)
-	}
-}
-
-// One stream of randomness makes one commit, however it is computed.
-func TestCommitIsDeterministic(t *testing.T) {
-	c := newClub(t, 4)
-	k, _ := c.keyPackage(c.player())
-	backwards := func(n int, f func(int)) {
-		for i := range n {
-			f(n - 1 - i)
-		}
-	}
-	commit := func(each Each) *StagedCommit {
-		return must(c.g(0).Commit(CommitConfig{Rand: rand.NewChaCha8([32]byte{7}), Proposals: []Proposal{Add{k}}, Each: each}))(t)
-	}
-	a, b := commit(nil), commit(backwards)
-	equal(t, "commit", b.Message(), a.Message())
-	equal(t, "welcome", b.Welcome(), a.Welcome())
 }

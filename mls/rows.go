@@ -31,6 +31,11 @@ type Row struct {
 	Secret []byte
 }
 
+// Format prints which row it is, not what it holds.
+func (r Row) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "Row(kind %d key %x %d bytes)", r.Kind, r.Key, len(r.Value))
+}
+
 const (
 	rowFormat = 1
 	// wholeTreeEvery is after how many epochs a tree is stored whole again.

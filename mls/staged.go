@@ -34,6 +34,11 @@ type stagedSecrets struct {
 	psk     secret
 }
 
+// Format prints which epoch the commit begins.
+func (s StagedCommit) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "StagedCommit(%x epoch %d)", s.next.context.GroupID, s.next.context.Epoch)
+}
+
 // Committer returns the committer's place in the new tree.
 func (s *StagedCommit) Committer() LeafIndex { return s.committer }
 

@@ -2,6 +2,7 @@ package mls
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"slices"
 )
@@ -20,6 +21,9 @@ type nodeKey struct {
 	node nodeIndex
 	key  secret
 }
+
+// Format hides the keys.
+func (pathKeys) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // get returns the private key of node x, nil if the member does not have it.
 func (k *pathKeys) get(x nodeIndex, own LeafIndex) secret {

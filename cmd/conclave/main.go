@@ -68,9 +68,11 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			given := cmd.Flags().Changed("log-level")
-			if !given && cmd.Name() == "demo" {
+			if !cmd.Flags().Changed("log-level") && cmd.Name() == "demo" {
 				level = "error" // what a demonstration recovers from is in its table
+				if cmd.Flags().Changed("inject") {
+					level = "error+1" // it does not report crashes that were asked for
+				}
 			}
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -89,7 +91,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(demoCommand(c))
+	root.AddCommand(demoCommand(c), serveCommand(c), chatCommand(c))
 	root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -168,6 +168,10 @@ func (s *seat) welcome() bool {
 	topic, err := bus.WelcomesFor(s.signer.Public())
 	s.must(err)
 	envelopes, err := s.bus.Read(ctx, bus.ID(s.welcomesRead()), 1, topic)
+	if errors.Is(err, bus.ErrLogRolledBack) { // a restored store had read further
+		s.rewoundTo(s.end())
+		return false
+	}
 	s.must(err)
 	if len(envelopes) == 0 {
 		return false
@@ -237,7 +241,6 @@ func (s *seat) enter(c group.JoinConfig) error {
 	s.must(s.vault.Apply(ctx, &b, d))
 	s.replica, s.rows, s.mark, s.reading = r, true, 0, nil
 	s.live, s.fed = s.chance(2, 3), r.Cursor()
-	s.news++
 	s.tell("%s: joined at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
 	s.counters["joins"]++
 	s.truth.joined(s, c.Welcome.Cursor)
@@ -322,8 +325,7 @@ func (s *seat) rest() bool {
 	if !s.ready() {
 		return false
 	}
-	s.news = 0
-	before, cursor := s.end(), s.replica.Cursor()
+	before := [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
 	for s.lookUps() || s.answer() || s.send() {
 	}
 	s.flush()
@@ -335,7 +337,7 @@ func (s *seat) rest() bool {
 			done = false
 		}
 	}
-	return s.end() != before || s.replica.Cursor() != cursor || s.truth.changed()
+	return before != [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
 }
 
 // unrest says who still wants something.

@@ -3,6 +3,7 @@ package sim
 import (
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
@@ -124,11 +125,11 @@ func (s *seat) rewind() bool {
 		return false
 	}
 	to := bus.MakeID(last.Sequence()-back, 0)
-	s.bus.Rewind(0, to)
 	s.tell("the log goes back from %d to %d", last, to)
 	for _, g := range s.groups {
 		g.rewound(uint64(to))
 	}
+	s.bus.Rewind(0, to)
 	for _, h := range s.homes {
 		h.rewoundTo(uint64(to))
 		for _, t := range h.seats {
@@ -169,7 +170,7 @@ func (s *seat) replay() bool {
 	if old == nil {
 		return false
 	}
-	s.wait(2 * 60e9) // beyond the bus's window
+	s.wait(2 * time.Minute) // beyond the bus's window
 	s.mustPublish(s.anyTopic(), old)
 	return true
 }
@@ -200,7 +201,7 @@ func (s *seat) replayWelcome() bool {
 	if len(envelopes) == 0 {
 		return false
 	}
-	s.wait(2 * 60e9)
+	s.wait(2 * time.Minute)
 	_, err = s.bus.Publish(ctx, topic, envelopes[s.rand.IntN(len(envelopes))].Payload)
 	s.must(err)
 	return true

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -30,7 +31,6 @@ type seat struct {
 	again   bool // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
 	stale   bool    // the store was put back: the next load is told
-	news    int // changes since the last look, for the tail
 }
 
 // A reading is a read of the log in progress.
@@ -58,10 +58,9 @@ func (s *seat) step(in group.Input) (group.Effects, error) {
 		s.tell("%s: %T: error: %v", s.name, in, err)
 		return fx, err
 	}
-	s.news++
 	s.tell("%s: %T: epoch %d, cursor %d, %d rows, %d sent, %d told", s.name, in, s.replica.Epoch(), s.replica.Cursor(), len(fx.Save), len(fx.Send), len(fx.Emit))
 	s.truth.moved(s, before)
-	s.truth.sealed(s, fx.Send)
+	s.truth.sealed(s, fx)
 	return fx, nil
 }
 
@@ -120,6 +119,9 @@ func (s *seat) carry(fx group.Effects) {
 
 // carryRest is what comes after the save.
 func (s *seat) carryRest(fx group.Effects) {
+	for _, o := range fx.Send {
+		s.truth.leaves(s, o)
+	}
 	s.outbox = append(s.outbox, fx.Send...)
 	if fx.Read > s.mark {
 		s.mark = fx.Read
@@ -157,10 +159,12 @@ func (s *seat) save(changes []group.Row, durable bool) error {
 
 // drop forgets the replica and what was under way, as a crash of its actor does.
 func (s *seat) drop() {
+	if s.replica == nil {
+		return
+	}
 	s.replica = nil
 	s.outbox, s.answers, s.fetches, s.resolve = nil, nil, nil, nil
 	s.mark, s.reading, s.again = 0, nil, false
-	s.news++
 	s.tell("%s: down", s.name)
 }
 
@@ -184,7 +188,7 @@ func (s *seat) wake() bool {
 	s.tell("%s: up at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
 	s.counters["loads"]++
 	s.truth.loaded(s)
-	s.truth.sealed(s, fx.Send)
+	s.truth.sealed(s, fx)
 	s.carry(fx)
 	return true
 }
@@ -463,4 +467,15 @@ func (w *world) fetch(inbox string) group.FetchedInbox {
 		}
 	}
 	return f
+}
+
+// fingerprint is what can be seen of a replica.
+func (s *seat) fingerprint() string {
+	r := s.replica
+	drafts := ""
+	for _, m := range r.Drafts() {
+		drafts += fmt.Sprintf(" %.4x:%v:%d", m.ID, m.Status, m.Attempts)
+	}
+	return fmt.Sprintf("epoch %d %.8x, cursor %d, intents %v, drafts%s, stalled %q, active %v, tree %.8x",
+		r.Epoch(), r.EpochAuthenticator(), r.Cursor(), r.Outstanding(), drafts, r.Stalled(), r.Active(), r.Group().Context().TreeHash)
 }

@@ -1,0 +1,389 @@
+package sim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/mls"
+)
+
+// The truth about a group: what the world, which sees everything, knows of it.
+// It looks on after every step and fails the run where an invariant is broken;
+// the rest is for verdict.go, at the end.
+//
+//	I1   members in one epoch hold the same authenticator and tree
+//	I2   an epoch has one commit, at one place of the log
+//	I5   a send ends; Failed is read by nobody, Published stays so
+//	I7   who is added opens nothing from before
+//	I8   no sender uses an epoch's generation for two ciphertexts
+//	I9   keys older than three epochs are not in the store
+//	I10  what is declined changes nothing (seat.wish, seat.badWish)
+//	I11  nobody is in a tree who is not in the identity log
+type truth struct {
+	*world
+	index             int
+	id                []byte
+	commits, messages bus.Topic
+	founder           *home
+
+	epochs      []*epoch
+	lost        map[string]bool          // authenticators of epochs that the log has lost
+	sent        map[[32]byte]*envelope   // by hash of the MLSMessage
+	intents     map[intent]group.MessageID
+	status      map[own]group.DeliveryStatus
+	read        map[group.MessageID]bool // by somebody else than its sender
+	tainted     map[group.MessageID]bool // was in a tail that the log lost
+	generations map[generation][32]byte
+	removals    []removal
+}
+
+// An epoch is what its members agree on.
+type epoch struct {
+	at            uint64 // of its commit
+	authenticator string
+	tree          string
+	members       map[string]string // installation to inbox
+	committer     *home             // nil: the founder's first
+}
+
+// An envelope is something that a seat has sealed.
+type envelope struct {
+	from    *seat
+	epoch   uint64
+	within  string // the epoch's authenticator
+	commit  bool
+	forged  bool
+	message group.MessageID
+	key     generation
+}
+
+type (
+	intent struct {
+		*seat
+		number uint64
+	}
+	own struct {
+		*home
+		message group.MessageID
+	}
+	generation struct {
+		installation string
+		epoch        string // its authenticator
+		content      mls.ContentType
+		number       uint32
+	}
+	// A removal keeps all that an installation knew when it was removed, and
+	// what it knows after.
+	removal struct {
+		*seat
+		epoch         uint64 // the first without it
+		before, after *mls.Group
+	}
+)
+
+func newTruth(w *world, n int) *truth {
+	id := sha256.Sum256(fmt.Appendf(nil, "group %d of %d", n, w.seed))
+	g := &truth{
+		world: w, index: n, id: id[:16],
+		lost:        map[string]bool{},
+		sent:        map[[32]byte]*envelope{},
+		intents:     map[intent]group.MessageID{},
+		status:      map[own]group.DeliveryStatus{},
+		read:        map[group.MessageID]bool{},
+		tainted:     map[group.MessageID]bool{},
+		generations: map[generation][32]byte{},
+	}
+	var err error
+	g.commits, err = bus.CommitsOf(g.id)
+	w.must(err)
+	g.messages, err = bus.MessagesOf(g.id)
+	w.must(err)
+	return g
+}
+
+// log is the group's whole log, as it is now.
+func (g *truth) log() []bus.Envelope {
+	all, err := g.bus.Read(ctx, 0, 1<<20, g.commits, g.messages)
+	g.must(err)
+	return all
+}
+
+func (g *truth) found(s *seat) { g.enter(s, 0, nil) }
+
+// moved looks at a replica after a step.
+func (g *truth) moved(s *seat, before *mls.Group) {
+	now := s.replica.Group()
+	switch {
+	case before.Active() && !now.Active():
+		g.counters["removals"]++
+		g.removals = append(g.removals, removal{s, now.Epoch(), before, now})
+	case !now.Active() || now.Epoch() == before.Epoch():
+	case g.lost[string(before.EpochAuthenticator())]:
+		g.lost[string(now.EpochAuthenticator())] = true
+	default:
+		g.enter(s, s.replica.Cursor(), before)
+	}
+}
+
+// enter compares a replica's epoch with the others'; the first one in it says
+// what it is.
+func (g *truth) enter(s *seat, at uint64, before *mls.Group) {
+	now := s.replica.Group()
+	e := &epoch{at: at, authenticator: string(now.EpochAuthenticator()), tree: string(now.Context().TreeHash), members: map[string]string{}}
+	number := now.Epoch()
+	if before != nil && number != before.Epoch()+1 {
+		g.fail("I2", "%s went from epoch %d to %d", s.name, before.Epoch(), number)
+	}
+	if number < uint64(len(g.epochs)) {
+		g.compare(s, g.epochs[number], e)
+		return
+	}
+	if number > uint64(len(g.epochs)) {
+		g.fail("I2", "%s is in epoch %d, and nobody was in the one before", s.name, number)
+	}
+	for installation, inbox := range s.replica.Installations {
+		e.members[string(installation)] = inbox
+		if p := g.byID[inbox]; p == nil || !p.owns(installation) {
+			g.fail("I11", "epoch %d: %x is in the tree for inbox %s", number, installation, inbox)
+		}
+	}
+	if len(e.members) != now.Size() {
+		g.fail("I11", "epoch %d has %d leaves for %d installations", number, now.Size(), len(e.members))
+	}
+	if at != 0 {
+		sealed := g.envelopeAt(at)
+		if sealed == nil || !sealed.commit {
+			g.fail("I2", "epoch %d began at %d, which is no commit of anybody", number, at)
+		}
+		if sealed.forged {
+			g.fail("policy", "epoch %d began with a forged commit of %s", number, sealed.from.name)
+		}
+		e.committer = sealed.from.home
+	}
+	g.epochs = append(g.epochs, e)
+	g.counters["epochs"]++
+}
+
+func (g *truth) compare(s *seat, have, got *epoch) {
+	number := s.replica.Epoch()
+	if have.authenticator != got.authenticator {
+		g.fail("I1", "%s has another epoch %d (of %d) than the rest (of %d)", s.name, number, got.at, have.at)
+	}
+	if have.tree != got.tree {
+		g.fail("I1", "%s has another tree in epoch %d", s.name, number)
+	}
+	if have.at != got.at {
+		g.fail("I2", "%s reached epoch %d by %d, others by %d", s.name, number, got.at, have.at)
+	}
+}
+
+// envelopeAt is what was sealed and stands there in the log.
+func (g *truth) envelopeAt(at uint64) *envelope {
+	found, err := g.bus.Read(ctx, bus.ID(at-mls1), 1, g.commits, g.messages)
+	g.must(err)
+	if len(found) == 0 || uint64(found[0].ID) != at {
+		return nil
+	}
+	return g.envelopeOf(found[0].Payload)
+}
+
+// mls1 is the distance between two IDs of a log with one shard.
+const mls1 = bus.MaxShards
+
+func (g *truth) envelopeOf(payload []byte) *envelope {
+	data, err := group.DecodeGroupMessage(payload)
+	if err != nil {
+		return nil
+	}
+	return g.sent[sha256.Sum256(data)]
+}
+
+// loaded looks at a replica that came back from its rows.
+func (g *truth) loaded(s *seat) {
+	r := s.replica
+	if !r.Active() {
+		return
+	}
+	authenticator := string(r.EpochAuthenticator())
+	if n := r.Epoch(); !g.lost[authenticator] {
+		if n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
+			g.fail("I1", "%s came back in an epoch %d that nobody was in", s.name, n)
+		}
+	}
+	g.oldKeys(s)
+}
+
+// oldKeys: I9. Of epochs more than three back the store has no keys of a member.
+func (g *truth) oldKeys(s *seat) {
+	epoch := s.replica.Epoch()
+	g.must(s.reader().Scan(group.TableMember, nil, func(key, _ []byte) bool {
+		if n := binary.BigEndian.Uint64(key); n+3 < epoch {
+			g.fail("I9", "%s is in epoch %d and has keys of epoch %d", s.name, epoch, n)
+		}
+		return true
+	}))
+}
+
+// joined looks at a replica that came of a welcome.
+func (g *truth) joined(s *seat, at uint64) {
+	now := s.replica.Group()
+	authenticator := string(now.EpochAuthenticator())
+	if n := now.Epoch(); n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
+		if !g.lost[authenticator] {
+			g.fail("I1", "%s joined an epoch %d that nobody was in", s.name, n)
+		}
+		return
+	} else if g.epochs[n].at != at {
+		g.fail("I2", "%s was told that epoch %d began at %d, it was %d", s.name, n, at, g.epochs[n].at)
+	}
+	// I7: it opens nothing from before.
+	past := g.log()
+	for i := len(past) - 1; i >= 0; i-- {
+		if uint64(past[i].ID) > at {
+			continue
+		}
+		if g.opens(now, past[i].Payload) {
+			g.fail("I7", "%s joined at %d and opens %d", s.name, at, past[i].ID)
+		}
+	}
+}
+
+// opens reports whether somebody can open an envelope.
+func (g *truth) opens(state *mls.Group, payload []byte) bool {
+	data, err := group.DecodeGroupMessage(payload)
+	if err != nil {
+		return false
+	}
+	m, err := (*mls.Realm)(nil).Parse(data)
+	if err != nil {
+		return false
+	}
+	_, _, err = state.Open(m)
+	return err == nil
+}
+
+// sealed looks at what a step wants to send.
+func (g *truth) sealed(s *seat, fx group.Effects) {
+	if fx.Intent != 0 && fx.Message != (group.MessageID{}) {
+		g.intents[intent{s, fx.Intent}] = fx.Message
+	}
+	for _, o := range fx.Send {
+		if o.Topic == group.TopicWelcomes {
+			continue
+		}
+		data, err := group.DecodeGroupMessage(o.Payload)
+		g.must(err)
+		hash := sha256.Sum256(data)
+		if g.sent[hash] == nil {
+			g.sent[hash] = g.describe(s, o, data)
+		}
+	}
+}
+
+func (g *truth) describe(s *seat, o group.Outbound, data []byte) *envelope {
+	m, err := (*mls.Realm)(nil).Parse(data)
+	g.must(err)
+	state := s.replica.Group()
+	var mine *mls.OwnMessageError
+	if _, _, err := state.Open(m); !errors.As(err, &mine) || mine.Epoch != state.Epoch() {
+		g.fail("I8", "%s does not know its own envelope in epoch %d: %v", s.name, state.Epoch(), err)
+	}
+	e := &envelope{from: s, epoch: mine.Epoch, within: string(state.EpochAuthenticator()), commit: o.Topic == group.TopicCommits}
+	e.key = generation{string(s.signer.Public()), e.within, mine.ContentType, mine.Generation}
+	if !e.commit {
+		e.message = g.intents[intent{s, o.Intent}]
+	}
+	return e
+}
+
+// leaves looks at what really leaves an installation: I8.
+func (g *truth) leaves(s *seat, o group.Outbound) {
+	if o.Topic == group.TopicWelcomes || s.evil {
+		return
+	}
+	data, err := group.DecodeGroupMessage(o.Payload)
+	g.must(err)
+	hash := sha256.Sum256(data)
+	key := g.sent[hash].key
+	if other, used := g.generations[key]; used && other != hash {
+		g.fail("I8", "%s uses generation %d of epoch %d twice", s.name, key.number, g.sent[hash].epoch)
+	}
+	g.generations[key] = hash
+}
+
+// told looks at what an installation's owner hears: I5.
+func (g *truth) told(s *seat, e group.Event) {
+	switch e := e.(type) {
+	case group.MessageChanged:
+		g.messageChanged(s, e.Message)
+	case group.Rejected:
+		g.counters["rejected envelopes"]++
+		g.tell("%s: rejected %d: %v", s.name, e.ID, e.Reason)
+	case group.Stalled:
+		g.counters["stalls"]++
+		g.tell("%s: stalled: %s", s.name, e.Reason)
+	case group.IntentDone:
+		g.counters["intents done"]++
+		g.tell("%s: intent %d: %v", s.name, e.Intent, e.Err)
+	}
+}
+
+func (g *truth) messageChanged(s *seat, m group.Message) {
+	if m.Kind != group.ApplicationMessage {
+		return
+	}
+	g.tell("%s: %.4x is %v", s.name, m.ID, m.Status)
+	mine := own{s.home, m.ID}
+	if !bytes.Equal(m.Installation, s.signer.Public()) && m.Status == group.StatusPublished {
+		g.read[m.ID] = true
+		for _, h := range g.homes {
+			if bytes.Equal(h.signer.Public(), m.Installation) && g.status[own{h, m.ID}] == group.StatusFailed && !g.excused(h, m.ID) {
+				g.fail("I5", "%s reads %v, which is Failed at %s", s.name, m.ID, h.name)
+			}
+		}
+		return
+	}
+	was := g.status[mine]
+	g.status[mine] = m.Status
+	g.counters["own messages "+m.Status.String()]++
+	switch {
+	case g.excused(s.home, m.ID):
+	case m.Status == group.StatusFailed && was == group.StatusPublished:
+		g.fail("I5", "%s: %v was Published and is Failed", s.name, m.ID)
+	case m.Status == group.StatusPublished && was == group.StatusFailed:
+		g.fail("I5", "%s: %v was Failed and is Published", s.name, m.ID)
+	case m.Status == group.StatusFailed && g.read[m.ID]:
+		g.fail("I5", "%s: %v is Failed (%s), and was read", s.name, m.ID, m.Reason)
+	}
+}
+
+// excused: of what a rewound log or a restored backup has taken apart, no
+// statement about a message's fate holds.
+func (g *truth) excused(h *home, m group.MessageID) bool {
+	return h.evil || h.restored || g.tainted[m]
+}
+
+func (g *truth) retried(s *seat, m group.MessageID) {
+	g.status[own{s.home, m}] = group.StatusUnpublished
+}
+
+// rewound: the log is about to lose everything above an ID.
+func (g *truth) rewound(to uint64) {
+	for _, e := range g.log() {
+		if uint64(e.ID) <= to {
+			continue
+		}
+		if sealed := g.envelopeOf(e.Payload); sealed != nil && !sealed.commit {
+			g.tainted[sealed.message] = true
+		}
+	}
+	for n := len(g.epochs) - 1; n >= 0 && g.epochs[n].at > to; n-- {
+		g.lost[g.epochs[n].authenticator] = true
+		g.epochs = g.epochs[:n]
+	}
+}

@@ -1,0 +1,248 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/conclave-chat/conclave/group"
+)
+
+// verdict looks at the world when it has come to rest.
+//
+//	I3  a Published message is with everybody who was a member at its place, once
+//	I4  in the order of the log
+//	I5  every send has ended
+//	I6  who was removed opens nothing that came after
+func (w *world) verdict() {
+	for _, g := range w.groups {
+		g.settled()
+		g.agreed()
+		g.histories()
+		g.closed()
+	}
+}
+
+// settled: I5. Nothing is outstanding with anybody who goes on.
+func (g *truth) settled() {
+	for _, s := range g.seats() {
+		if s.replica == nil || g.lame(s) != "" {
+			continue
+		}
+		if ids := s.replica.Outstanding(); len(ids) > 0 {
+			g.fail("I5", "%s never ended intents %v (stalled %q)", s.name, ids, s.replica.Stalled())
+		}
+		for _, m := range s.replica.Drafts() {
+			if m.Status != group.StatusFailed {
+				g.fail("I5", "%s: %v is %v", s.name, m.ID, m.Status)
+			}
+		}
+	}
+}
+
+func (g *truth) seats() []*seat {
+	var all []*seat
+	for _, h := range g.homes {
+		all = append(all, h.seats[g.index])
+	}
+	return all
+}
+
+// lame says why a seat may be left behind for good; empty: it may not.
+func (g *truth) lame(s *seat) string {
+	switch {
+	case s.evil:
+		return "it broke the rules"
+	case s.replica != nil && s.replica.Active() && g.lost[string(s.replica.EpochAuthenticator())]:
+		return "the log lost its epoch"
+	case s.replica != nil && s.replica.Stalled() != "" && (s.restored || g.has(faultRewind)):
+		return "it is stalled: " + s.replica.Stalled()
+	}
+	return ""
+}
+
+// agreed: I1, once more. Everybody whom the tree names is in the last epoch,
+// and nobody else is.
+func (g *truth) agreed() {
+	last := g.epochs[len(g.epochs)-1]
+	for _, s := range g.seats() {
+		_, member := last.members[string(s.signer.Public())]
+		if why := g.lame(s); why != "" {
+			g.counters["left behind"]++
+			continue
+		}
+		active := s.replica != nil && s.replica.Active()
+		switch {
+		case member && !active && g.orphaned(s):
+			g.counters["never welcomed"]++
+		case member && !active:
+			g.fail("I1", "%s is in the tree of epoch %d and not active", s.name, len(g.epochs)-1)
+		case !member && active:
+			g.fail("I1", "%s is active in epoch %d and not in the tree of epoch %d", s.name, s.replica.Epoch(), len(g.epochs)-1)
+		case member && string(s.replica.EpochAuthenticator()) != last.authenticator:
+			g.fail("I1", "%s is in epoch %d (stalled %q), the rest in %d", s.name, s.replica.Epoch(), s.replica.Stalled(), len(g.epochs)-1)
+		}
+		if s.replica != nil && s.replica.Stalled() != "" {
+			g.fail("liveness", "%s is stalled: %s", s.name, s.replica.Stalled())
+		}
+		if active {
+			g.oldKeys(s)
+		}
+	}
+}
+
+// orphaned reports whether whoever added an installation could not welcome it.
+func (g *truth) orphaned(s *seat) bool {
+	h := g.epochs[g.since(s, len(g.epochs)-1)].committer
+	return h != nil && (h.evil || h.restored || g.has(faultRewind))
+}
+
+// since is the first epoch of the membership that an installation has in an
+// epoch.
+func (g *truth) since(s *seat, n int) int {
+	for n > 0 {
+		if _, member := g.epochs[n-1].members[string(s.signer.Public())]; !member {
+			break
+		}
+		n--
+	}
+	return n
+}
+
+// expected is what the log holds for everybody, in its order.
+func (g *truth) expected() map[*seat][]group.MessageID {
+	lists := map[*seat][]group.MessageID{}
+	had := map[*seat]map[group.MessageID]bool{}
+	now := 0
+	for _, e := range g.log() {
+		for now+1 < len(g.epochs) && g.epochs[now+1].at < uint64(e.ID) {
+			now++
+		}
+		m := g.envelopeOf(e.Payload)
+		if m == nil || m.commit || int(m.epoch) > now || int(m.epoch)+3 < now || g.epochs[m.epoch].authenticator != m.within {
+			continue
+		}
+		if _, member := g.epochs[now].members[string(m.from.signer.Public())]; !member {
+			continue
+		}
+		for _, s := range g.seats() {
+			if _, member := g.epochs[now].members[string(s.signer.Public())]; !member || g.since(s, now) > int(m.epoch) || had[s][m.message] {
+				continue
+			}
+			if had[s] == nil {
+				had[s] = map[group.MessageID]bool{}
+			}
+			had[s][m.message] = true
+			lists[s] = append(lists[s], m.message)
+		}
+	}
+	return lists
+}
+
+// histories: I3 and I4. What everybody has stored is what the log holds for it.
+func (g *truth) histories() {
+	expected := g.expected()
+	changes := map[uint64]string{}
+	for _, s := range g.seats() {
+		if s.replica == nil || g.lame(s) != "" {
+			continue
+		}
+		history, err := group.History(s.reader(), group.HistoryQuery{})
+		if err != nil {
+			g.fail("I3", "%s: %v", s.name, err)
+		}
+		var got []group.MessageID
+		for _, m := range history {
+			if m.Kind == group.ApplicationMessage {
+				got = append(got, m.ID)
+			} else if !g.hadRewind() {
+				g.transcript(s, changes, m)
+			}
+		}
+		g.counters["deliveries"] += len(got)
+		g.compareHistories(s, got, expected[s])
+	}
+}
+
+func (g *truth) hadRewind() bool { return g.counters[string(faultRewind)] > 0 }
+
+// transcript: what a commit did is told alike to all who were there.
+func (g *truth) transcript(s *seat, changes map[uint64]string, m group.Message) {
+	if s.replica.Created().Equal(m.Time) || m.Position.ID == 0 {
+		return
+	}
+	n := slices.IndexFunc(g.epochs, func(e *epoch) bool { return e.at == m.Position.ID })
+	if n < 0 {
+		g.fail("I4", "%s tells of a commit at %d, where is none", s.name, m.Position.ID)
+	}
+	if g.since(s, n) == n {
+		return // its own welcome
+	}
+	if text, known := changes[m.Position.ID]; known && text != string(m.Content) {
+		g.fail("I4", "%s tells another story of the commit at %d", s.name, m.Position.ID)
+	}
+	changes[m.Position.ID] = string(m.Content)
+}
+
+func (g *truth) compareHistories(s *seat, got, want []group.MessageID) {
+	unique := map[group.MessageID]bool{}
+	for _, m := range got {
+		if unique[m] {
+			g.fail("I3", "%s has %v twice", s.name, m)
+		}
+		unique[m] = true
+	}
+	loose := s.restored || g.hadRewind()
+	for _, m := range want {
+		if !unique[m] && !(loose && g.excusedFor(s, m)) {
+			g.fail("I3", "%s lacks %v, %s", s.name, m, g.where(m))
+		}
+	}
+	if loose || slices.Equal(got, want) {
+		return
+	}
+	for _, m := range got {
+		if !slices.Contains(want, m) {
+			g.fail("I3", "%s has %v, which is not for it, %s", s.name, m, g.where(m))
+		}
+	}
+	g.fail("I4", "%s has %.4x, the log %.4x", s.name, got, want)
+}
+
+// excusedFor: an own message that a restored store does not remember is not
+// opened; nobody opens its own.
+func (g *truth) excusedFor(s *seat, m group.MessageID) bool {
+	for _, e := range g.sent {
+		if e.message == m && e.from.home == s.home {
+			return true
+		}
+	}
+	return false
+}
+
+// where tells where in the log a message is, for who looks for a bug.
+func (g *truth) where(m group.MessageID) string {
+	var b bytes.Buffer
+	for _, e := range g.log() {
+		if sealed := g.envelopeOf(e.Payload); sealed != nil && !sealed.commit && sealed.message == m {
+			fmt.Fprintf(&b, "at %d by %s in epoch %d; ", e.ID, sealed.from.name, sealed.epoch)
+		}
+	}
+	return b.String()
+}
+
+// closed: I6. With all that it ever knew, who was removed opens nothing of the
+// epochs without it.
+func (g *truth) closed() {
+	for _, r := range g.removals {
+		for _, e := range g.log() {
+			sealed := g.envelopeOf(e.Payload)
+			if sealed == nil || sealed.epoch < r.epoch {
+				continue
+			}
+			if g.opens(r.before, e.Payload) || g.opens(r.after, e.Payload) {
+				g.fail("I6", "%s was removed in epoch %d and opens %d, of epoch %d", r.name, r.epoch, e.ID, sealed.epoch)
+			}
+		}
+	}
+}
