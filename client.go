@@ -66,7 +66,11 @@ func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions)
 func (h *Host) LoadClient(ctx context.Context, id InstallationID, key Key) (*Client, error) {
 	if key == (Key{}) {
 		var err error
-		if key, err = h.system.ProvidedKey(ctx, id); err != nil {
+		key, err = h.system.ProvidedKey(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("%w: none was given, and Config.Keys has none", ErrWrongKey)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("conclave: load client: %w", err)
 		}
 	}
@@ -104,6 +108,7 @@ func (c *Client) Close(ctx context.Context) error { return c.host.system.Sleep(c
 
 // LocalState says what deleting a local database would lose.
 type LocalState struct {
+	Dir          string // Config.Dir of its host; empty where the host was given a Store
 	Installation InstallationID
 	Created      time.Time
 	Groups       int
@@ -113,7 +118,7 @@ type LocalState struct {
 
 // LocalState counts what the local database holds.
 func (c *Client) LocalState(ctx context.Context) (LocalState, error) {
-	s := LocalState{Installation: c.info.ID, Created: c.info.Created, Streams: c.host.system.Streams(c.info.ID)}
+	s := LocalState{Dir: c.host.dir, Installation: c.info.ID, Created: c.info.Created, Streams: c.host.system.Streams(c.info.ID)}
 	groups, err := c.Conversations().List(ctx)
 	if err != nil {
 		return s, err

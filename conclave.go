@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/bus/jetstream"
@@ -20,11 +22,13 @@ import (
 // A Host runs installations: thousands of them in one process, over one bus and
 // one store. It is safe for concurrent use.
 type Host struct {
+	dir    string // Config.Dir
 	system *actors.System
 	codecs *content.Registry
 	closes []func(context.Context) error // in the order of opening
 	once   sync.Once
 	closed error
+	stamp  atomic.Int64 // see uniqueKey
 }
 
 // Open starts a host. With a zero Config but for Dir it is the embedded default:
@@ -37,7 +41,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	if c, err = c.validate(); err != nil {
 		return nil, err
 	}
-	h := &Host{codecs: content.NewRegistry(c.Codecs...)}
+	h := &Host{dir: c.Dir, codecs: content.NewRegistry(c.Codecs...)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
@@ -136,21 +140,34 @@ type InstallationID = actors.InstallationID
 // CanMessage tells which addresses can be in a group: those with an inbox that
 // has an installation. The result has the caller's spelling. An address that is
 // none, or whose checksum is wrong, is an error that wraps ErrBadAddress.
+//
+// Up to 250 addresses are one request, and one more where an inbox is new to
+// this host.
 func (h *Host) CanMessage(ctx context.Context, addresses ...string) (map[string]bool, error) {
-	found, err := h.lookUp(ctx, addresses)
+	inboxes, err := h.lookUp(ctx, addresses)
 	if err != nil {
 		return nil, err
 	}
+	unknown := slices.DeleteFunc(slices.Clone(inboxes), func(inbox string) bool { return inbox == "" || h.reachable(inbox) })
+	if len(unknown) > 0 {
+		if err := h.system.States(ctx, unknown); err != nil {
+			return nil, fmt.Errorf("conclave: read identities: %w", err)
+		}
+	}
 	can := make(map[string]bool, len(addresses))
 	for i, a := range addresses {
-		state := h.system.KnownState(found[i])
-		can[a] = state != nil && len(state.Installations()) > 0
+		can[a] = h.reachable(inboxes[i])
 	}
 	return can, nil
 }
 
-// lookUp returns the inbox of each address, "" where there is none, and reads
-// their identity logs.
+// reachable reports whether an inbox is known here to have an installation.
+func (h *Host) reachable(inbox string) bool {
+	state := h.system.KnownState(inbox)
+	return state != nil && len(state.Installations()) > 0
+}
+
+// lookUp returns the inbox of each address, "" where there is none.
 func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error) {
 	ids := make([]identity.Identifier, len(addresses))
 	for i, a := range addresses {
@@ -164,15 +181,49 @@ func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error)
 		return nil, fmt.Errorf("conclave: look up addresses: %w", err)
 	}
 	inboxes := make([]string, len(ids))
-	var known []string
 	for i, id := range ids {
-		if inbox, ok := found[id]; ok {
-			inboxes[i] = inbox
-			known = append(known, inbox)
-		}
-	}
-	if err := h.system.States(ctx, known); err != nil {
-		return nil, fmt.Errorf("conclave: read identities: %w", err)
+		inboxes[i] = found[id]
 	}
 	return inboxes, nil
+}
+
+// An InboxState says who an inbox is: the wallets that own it and the
+// installations that they registered.
+type InboxState struct {
+	InboxID       string
+	Addresses     []string
+	Installations []InstallationID
+}
+
+// InboxState reads an inbox's identity log on the network. Every entry of the
+// result was signed for by a wallet of the inbox, which is checked here.
+func (h *Host) InboxState(ctx context.Context, inbox string) (InboxState, error) {
+	if _, err := identity.ParseInboxID(inbox); err != nil {
+		return InboxState{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	state, err := h.system.State(ctx, inbox)
+	if err != nil {
+		return InboxState{}, fmt.Errorf("conclave: read identity: %w", err)
+	}
+	if state == nil {
+		return InboxState{}, fmt.Errorf("conclave: inbox %s: %w", inbox, ErrNotFound)
+	}
+	out := InboxState{InboxID: inbox, Addresses: addressesOf(state)}
+	for _, m := range state.Installations() {
+		out.Installations = append(out.Installations, InstallationID(m.ID.Bytes()))
+	}
+	return out, nil
+}
+
+// addressesOf lists the wallets of an inbox; of an unknown one there are none.
+func addressesOf(state *identity.State) (addresses []string) {
+	if state == nil {
+		return nil
+	}
+	for m := range state.Members() {
+		if m.ID.Kind() == identity.Ethereum {
+			addresses = append(addresses, m.ID.String())
+		}
+	}
+	return addresses
 }

@@ -3,6 +3,8 @@ package conclave_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +16,10 @@ import (
 	memstore "github.com/conclave-chat/conclave/persistence/memory"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	childProcess()
+	goleak.VerifyTestMain(m)
+}
 
 // A world is a host and the people on it.
 type world struct {
@@ -88,6 +93,81 @@ func (w *world) texts(g *conclave.Group) []string {
 		}
 	}
 	return out
+}
+
+// do fails the test where a call did.
+func (w *world) do(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// wallet makes a wallet that counts its signatures.
+func (w *world) wallet() (wallet conclave.Signer, signatures *atomic.Int64) {
+	w.t.Helper()
+	key := must[*ethereum.Key](w.t)(ethereum.GenerateKey())
+	signatures = new(atomic.Int64)
+	return conclave.SignerFunc(key.Address(), func(text string) ([]byte, error) {
+		signatures.Add(1)
+		return key.SignMessage(text)
+	}), signatures
+}
+
+// installation opens a wallet's installation of that name, or makes it.
+func (w *world) installation(wallet conclave.Signer, name string) *conclave.Client {
+	w.t.Helper()
+	return must[*conclave.Client](w.t)(w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{Database: name}))
+}
+
+// newGroup makes a group of the clients; the first is its creator.
+func (w *world) newGroup(o conclave.GroupOptions, members ...*conclave.Client) *conclave.Group {
+	w.t.Helper()
+	return must[*conclave.Group](w.t)(members[0].Conversations().NewGroup(w.ctx, addresses(members[1:]...), o))
+}
+
+// of returns a member's handle on a group, after everything was synced.
+func (w *world) of(c *conclave.Client, g *conclave.Group) *conclave.Group {
+	w.t.Helper()
+	w.do(c.Conversations().SyncAll(w.ctx))
+	return must[*conclave.Group](w.t)(c.Conversations().Get(w.ctx, g.ID()))
+}
+
+// send sends a text and waits until it is published.
+func (w *world) send(g *conclave.Group, text string) conclave.MessageID {
+	w.t.Helper()
+	id := must[conclave.MessageID](w.t)(g.Send(w.ctx, conclave.Text(text)))
+	if status := must[conclave.DeliveryStatus](w.t)(g.Wait(w.ctx, id)); status != conclave.Published {
+		w.t.Fatalf("%q is %v", text, status)
+	}
+	return id
+}
+
+// reads fails the test unless a member reads exactly these texts.
+func (w *world) reads(g *conclave.Group, want ...string) {
+	w.t.Helper()
+	if got := w.texts(g); !slices.Equal(got, want) {
+		w.t.Errorf("reads %q, want %q", got, want)
+	}
+}
+
+// inboxes lists a group's members as one of them sees them.
+func (w *world) inboxes(g *conclave.Group) []string {
+	w.t.Helper()
+	var ids []string
+	for _, m := range must[[]conclave.Member](w.t)(g.Members(w.ctx)) {
+		ids = append(ids, m.InboxID)
+	}
+	return ids
+}
+
+// inboxesOf are the inboxes of clients, as Members sorts them.
+func inboxesOf(clients ...*conclave.Client) []string {
+	var ids []string
+	for _, c := range clients {
+		ids = append(ids, c.InboxID())
+	}
+	return slices.Compact(slices.Sorted(slices.Values(ids)))
 }
 
 // S23 S33 S50 S60 S61: a group is formed, its members see it after Sync, and

@@ -34,14 +34,14 @@ type GroupOptions struct {
 }
 
 // NewGroup makes a group with the owners of the addresses: every installation
-// of every one of them is added by one commit and gets a welcome. It returns
-// when the group is formed. No address at all is a group of one's own
-// installations.
+// of every one of them is added and gets a welcome. It returns when the group is
+// formed. No address at all is a group of one's own installations.
 //
-// Nothing is published where an address cannot be messaged
+// Nothing is stored or published where an address cannot be messaged
 // (*MemberNotReachableError) or the group would be too large (*GroupFullError).
+// Where ctx ends first, the group is in List and goes on being formed.
 func (v Conversations) NewGroup(ctx context.Context, addresses []string, o GroupOptions) (*Group, error) {
-	inboxes, err := v.reachable(ctx, addresses)
+	inboxes, err := v.client.host.inboxes(ctx, addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,9 @@ func (v Conversations) NewGroup(ctx context.Context, addresses []string, o Group
 
 // NewGroupWithInboxIDs is NewGroup by inbox id.
 func (v Conversations) NewGroupWithInboxIDs(ctx context.Context, inboxes []string, o GroupOptions) (*Group, error) {
+	if err := v.client.host.checkReachable(ctx, inboxes, inboxes); err != nil {
+		return nil, err
+	}
 	return v.newGroup(ctx, slices.Clone(inboxes), o)
 }
 
@@ -76,29 +79,42 @@ func (v Conversations) newGroup(ctx context.Context, inboxes []string, o GroupOp
 		}
 		members = []string{c.info.Inbox} // brings the own other installations in
 	}
-	if err := g.add(ctx, members); err != nil {
-		return nil, errors.Join(fmt.Errorf("conclave: new group: %w", err), system.Forget(ctx, c.info.ID, id))
+	err = g.add(ctx, members)
+	if err == nil || ctx.Err() != nil {
+		return g, err
 	}
-	return g, nil
+	if info, infoErr := g.Info(ctx); infoErr == nil && info.Epoch > 0 {
+		return g, err // formed, without those whom the error names
+	}
+	return nil, errors.Join(err, system.Forget(ctx, c.info.ID, id))
 }
 
-// reachable turns addresses into inboxes that have an installation.
-func (v Conversations) reachable(ctx context.Context, addresses []string) ([]string, error) {
-	inboxes, err := v.client.host.lookUp(ctx, addresses)
+// inboxes turns addresses into inboxes that can be added to a group.
+func (h *Host) inboxes(ctx context.Context, addresses []string) ([]string, error) {
+	inboxes, err := h.lookUp(ctx, addresses)
 	if err != nil {
 		return nil, err
 	}
+	return inboxes, h.checkReachable(ctx, inboxes, addresses)
+}
+
+// checkReachable names those of the inboxes that cannot be added to a group, by
+// the names that the caller has for them.
+func (h *Host) checkReachable(ctx context.Context, inboxes, names []string) error {
+	can, err := h.system.Reachable(ctx, inboxes)
+	if err != nil {
+		return fmt.Errorf("conclave: look up members: %w", err)
+	}
 	var missing []string
 	for i, inbox := range inboxes {
-		state := v.client.host.system.KnownState(inbox)
-		if state == nil || len(state.Installations()) == 0 {
-			missing = append(missing, addresses[i])
+		if !can[inbox] {
+			missing = append(missing, names[i])
 		}
 	}
 	if len(missing) > 0 {
-		return nil, &MemberNotReachableError{missing}
+		return &MemberNotReachableError{missing}
 	}
-	return inboxes, nil
+	return nil
 }
 
 // List returns this installation's groups, from its local database.
@@ -128,19 +144,13 @@ func (v Conversations) Sync(ctx context.Context) error {
 	return v.client.host.system.SyncWelcomes(ctx, v.client.info.ID)
 }
 
-// SyncAll is Sync, and then Sync of every group.
+// SyncAll is Sync, and then Sync of every group: one question to the network for
+// each thousand groups, and what is new of those that have news.
 func (v Conversations) SyncAll(ctx context.Context) error {
 	if err := v.Sync(ctx); err != nil {
 		return err
 	}
-	groups, err := v.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		err = errors.Join(err, g.Sync(ctx))
-	}
-	return err
+	return v.client.host.system.SyncGroups(ctx, v.client.info.ID)
 }
 
 // SyncEvery calls SyncAll about every d, a tenth more or less, until ctx ends. A
@@ -160,7 +170,8 @@ func (v Conversations) SyncEvery(ctx context.Context, d time.Duration, report fu
 }
 
 // Stream yields each group that this installation joins from now on, until ctx
-// ends or the loop is left.
+// ends or the loop is left. Like every stream it begins with the call, not with
+// the loop, and is for one loop: so nothing is missed in between.
 func (v Conversations) Stream(ctx context.Context) iter.Seq2[*Group, error] {
 	return stream(ctx, v.client, nil, actors.StreamConversations, func(it actors.Item) (*Group, error) {
 		return &Group{v.client, it.Group}, nil
@@ -175,8 +186,23 @@ func (v Conversations) StreamAllMessages(ctx context.Context) iter.Seq2[*Message
 	})
 }
 
-// stream begins at once, so that nothing is missed between the call and the
-// loop; the sequence may be ranged over once.
+// An ActiveChange says that this installation became a member of a group, or
+// stopped being one: then nothing can be sent there any more, and the history
+// stays.
+type ActiveChange struct {
+	Group  *Group
+	Active bool
+}
+
+// StreamActive yields each change of Group.IsActive in any group, once, for
+// apps that show whether one can write. A removal is also in the group's
+// messages, as a *GroupUpdated that names this inbox.
+func (v Conversations) StreamActive(ctx context.Context) iter.Seq2[ActiveChange, error] {
+	return stream(ctx, v.client, nil, actors.StreamActive, func(it actors.Item) (ActiveChange, error) {
+		return ActiveChange{&Group{v.client, it.Group}, it.Active}, nil
+	})
+}
+
 func stream[T any](ctx context.Context, c *Client, id *GroupID, kind actors.StreamKind, show func(actors.Item) (T, error)) iter.Seq2[T, error] {
 	st, err := c.host.system.Stream(ctx, c.info.ID, id, kind)
 	if err != nil {

@@ -33,11 +33,14 @@ var (
 
 // Groups.
 var (
+	ErrInvalid   = group.ErrInvalid   // the wish makes no sense: an id that is none, a member who removes itself
+	ErrNotMember = group.ErrNotMember // the inbox is not in the group
 	ErrForbidden = group.ErrForbidden // the group's permissions do not let this member do that
 	ErrInactive  = group.ErrInactive  // this installation is not a member any more
 	ErrTooLarge  = group.ErrTooLarge  // over the limit of an envelope or a field
 	ErrNoGroup   = actors.ErrNoGroup  // this installation has no such group
 	ErrNoMessage = group.ErrNoMessage // no failed message of that id
+	ErrAsleep    = actors.ErrAsleep   // the client was closed, or its local database deleted
 	ErrClosed    = actors.ErrClosed   // the host is closed
 )
 
@@ -50,8 +53,9 @@ var (
 // A GroupFullError names the limit that a group would exceed. It is ErrGroupFull.
 type GroupFullError = group.GroupFullError
 
-// A MemberNotReachableError names the addresses that cannot be added: they have
-// no inbox, or an inbox without an installation. It is ErrMemberNotReachable.
+// A MemberNotReachableError names who cannot be added, as the caller named them:
+// addresses without an inbox, inboxes without an installation, or without one
+// that can be messaged. It is ErrMemberNotReachable.
 type MemberNotReachableError struct{ Addresses []string }
 
 func (e *MemberNotReachableError) Error() string {

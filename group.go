@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/group"
-	"github.com/conclave-chat/conclave/identity"
 )
 
 // A GroupID is a group's 16 random bytes.
@@ -115,15 +115,7 @@ func (g *Group) Members(ctx context.Context) ([]Member, error) {
 		return nil, err
 	}
 	for i := range members {
-		state := g.client.host.system.KnownState(members[i].InboxID)
-		if state == nil {
-			continue
-		}
-		for m := range state.Members() {
-			if m.ID.Kind() == identity.Ethereum {
-				members[i].Addresses = append(members[i].Addresses, m.ID.String())
-			}
-		}
+		members[i].Addresses = addressesOf(g.client.host.system.KnownState(members[i].InboxID))
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.InboxID, b.InboxID) })
 	return members, nil
@@ -154,11 +146,27 @@ func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (Messag
 	for _, o := range opts {
 		o(&in)
 	}
+	if in.Key == "" {
+		in.Key = g.client.host.uniqueKey(in.Now)
+	}
 	accepted, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, in)
 	if err != nil {
 		return MessageID{}, fmt.Errorf("conclave: send: %w", err)
 	}
 	return accepted.Message, nil
+}
+
+// uniqueKey is the time in nanoseconds, made later where that was given out
+// before: a send that is repeated inside the host stays one message, and two
+// sends of equal content are two.
+func (h *Host) uniqueKey(now time.Time) string {
+	for {
+		last := h.stamp.Load()
+		next := max(last+1, now.UnixNano())
+		if h.stamp.CompareAndSwap(last, next) {
+			return strconv.FormatInt(next, 10)
+		}
+	}
 }
 
 // Wait waits until a message of this installation is Published or Failed.
@@ -173,27 +181,30 @@ func (g *Group) Retry(ctx context.Context, id MessageID) error {
 }
 
 // AddMembers adds the owners of the addresses with all their installations, and
-// returns when they have their welcomes.
+// returns when they have their welcomes. Members gain the installations that
+// they lack. Nobody is added where one of them cannot be
+// (*MemberNotReachableError) or the group would be too large (*GroupFullError).
 func (g *Group) AddMembers(ctx context.Context, addresses ...string) error {
-	inboxes, err := Conversations{g.client}.reachable(ctx, addresses)
+	inboxes, err := g.client.host.inboxes(ctx, addresses)
 	if err != nil {
 		return err
 	}
 	return g.add(ctx, inboxes)
 }
 
-// AddMembersByInboxID is AddMembers by inbox id.
+// AddMembersByInboxID is AddMembers by inbox id. Where the network is down it
+// waits for it, like every change.
 func (g *Group) AddMembersByInboxID(ctx context.Context, inboxes ...string) error {
 	return g.add(ctx, inboxes)
 }
 
 func (g *Group) add(ctx context.Context, inboxes []string) error {
 	done, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, group.AddMembers{Inboxes: inboxes})
-	if err != nil {
-		return err
+	if err == nil && len(done.Unreachable) > 0 {
+		err = &MemberNotReachableError{done.Unreachable}
 	}
-	if len(done.Unreachable) > 0 {
-		return &MemberNotReachableError{done.Unreachable}
+	if err != nil {
+		return fmt.Errorf("conclave: add members: %w", err)
 	}
 	return nil
 }

@@ -243,6 +243,31 @@ func (s *System) States(ctx context.Context, inboxes []string) error {
 	return s.inboxes.refresh(ctx, inboxes)
 }
 
+// Reachable tells which inboxes have an installation that can be added to a
+// group now: one with a valid key package.
+func (s *System) Reachable(ctx context.Context, inboxes []string) (map[string]bool, error) {
+	for _, id := range inboxes {
+		if id != "" {
+			if _, err := identity.ParseInboxID(id); err != nil {
+				return nil, fmt.Errorf("%w: %w", group.ErrInvalid, err)
+			}
+		}
+	}
+	known := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(inboxes))), func(id string) bool { return id == "" })
+	fetched, err := s.fetchInboxes(ctx, group.Fetch{Inboxes: known})
+	if err != nil {
+		return nil, err
+	}
+	can := make(map[string]bool, len(known))
+	for _, in := range fetched.Inboxes {
+		can[in.Inbox] = slices.ContainsFunc(in.KeyPackages, func(b []byte) bool {
+			k, err := group.ParseKeyPackage(s.realm, b)
+			return err == nil && k.Inbox == in.Inbox && k.ValidAt(fetched.Now)
+		})
+	}
+	return can, nil
+}
+
 // ProvidedKey is the database key that Config.Keys has for an installation, or
 // persistence.ErrNotFound.
 func (s *System) ProvidedKey(ctx context.Context, id InstallationID) (persistence.Key, error) {
@@ -300,6 +325,13 @@ func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) erro
 		if err != nil {
 			return err
 		}
+	}
+	err = persistence.ScanShared(ctx, s.cfg.Store, s.space, id[:], nil, func(row persistence.SharedRow) bool {
+		row.Delete(&b)
+		return true
+	})
+	if err != nil {
+		return err
 	}
 	return installation.vault.Apply(ctx, &b, persistence.Lazy)
 }

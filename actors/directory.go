@@ -2,12 +2,18 @@ package actors
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/persistence"
 	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/identityapi"
 )
@@ -28,11 +34,15 @@ type Network interface {
 	FetchKeyPackages(ctx context.Context, installations [][]byte) ([][]byte, error)
 }
 
-// A directory remembers the identity log of the inboxes that this host has met.
+// A directory remembers the identity log of the inboxes that this host has met,
+// in memory and in the store, so that members have names without the network.
 // Its facts never change, so all installations of the host share them.
 type directory struct {
+	ctx      context.Context // the host's
 	network  Network
 	verifier identity.Verifier
+	store    persistence.Store
+	log      *slog.Logger
 
 	mu      sync.RWMutex
 	inboxes map[string]*inbox
@@ -40,50 +50,85 @@ type directory struct {
 
 // An inbox is one log as far as it was read.
 type inbox struct {
-	mu  sync.Mutex
-	log identity.History
+	mu     sync.Mutex
+	log    identity.History
+	loaded bool // the store's part is in log
+	parts  uint32
+}
+
+// Identity logs lie in the store in parts, as they were read, each sealed under
+// a key from the inbox id: the files do not tell whom a host has met.
+var spaceInboxes = persistence.Realm([]byte("identity logs 01"))
+
+func partKey(id string, part uint32) (suffix []byte, secret [32]byte) {
+	name := sha256.Sum256([]byte("inbox " + id))
+	return binary.BigEndian.AppendUint32(name[:16:16], part), sha256.Sum256([]byte("key of inbox " + id))
 }
 
 // maxInboxes bounds the memory: beyond it the directory starts anew, and what
 // is still needed is asked for again.
 const maxInboxes = 200_000
 
-func newDirectory(n Network, v identity.Verifier) *directory {
-	return &directory{network: n, verifier: v, inboxes: map[string]*inbox{}}
+func newDirectory(ctx context.Context, c Config) *directory {
+	return &directory{ctx: ctx, network: c.Network, verifier: c.Verifier, store: c.Store, log: c.Logger, inboxes: map[string]*inbox{}}
 }
 
 // asOf returns what is known here of an inbox's state at seq, and whether an
 // update has exactly that id: the form in which a replica asks.
 func (d *directory) asOf(id string, seq uint64) (*identity.State, bool) {
-	d.mu.RLock()
-	b := d.inboxes[id]
-	d.mu.RUnlock()
-	if b == nil {
-		return nil, false
-	}
-	b.mu.Lock()
+	b := d.open(id)
 	defer b.mu.Unlock()
 	return b.log.AsOf(seq)
 }
 
 // latest returns what is known of an inbox: its newest state and sequence id.
 func (d *directory) latest(id string) (*identity.State, uint64) {
-	d.mu.RLock()
-	b := d.inboxes[id]
-	d.mu.RUnlock()
-	if b == nil {
-		return nil, 0
-	}
-	b.mu.Lock()
+	b := d.open(id)
 	defer b.mu.Unlock()
 	return b.log.Latest(), b.log.LatestID()
 }
 
+// open returns an inbox with its mutex held and its stored log loaded.
+func (d *directory) open(id string) *inbox {
+	b := d.inbox(id)
+	b.mu.Lock()
+	if !b.loaded {
+		b.loaded = true
+		if err := d.load(id, b); err != nil && d.ctx.Err() == nil {
+			d.log.Warn("stored identity log not read", keyErr, err) // the network has it
+		}
+	}
+	return b
+}
+
+func (d *directory) load(id string, b *inbox) error {
+	for ; ; b.parts++ {
+		suffix, secret := partKey(id, b.parts)
+		row, err := persistence.GetShared(d.ctx, d.store, spaceInboxes, suffix, secret)
+		if errors.Is(err, persistence.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		part := new(identityapi.GetIdentityUpdatesResponse_Response)
+		if err := proto.Unmarshal(row, part); err != nil {
+			return err
+		}
+		d.verify(b, part.Updates)
+	}
+}
+
 func (d *directory) inbox(id string) *inbox {
+	d.mu.RLock()
+	b := d.inboxes[id]
+	d.mu.RUnlock()
+	if b != nil {
+		return b
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	b := d.inboxes[id]
-	if b == nil {
+	if b = d.inboxes[id]; b == nil {
 		if len(d.inboxes) >= maxInboxes {
 			clear(d.inboxes)
 		}
@@ -118,20 +163,44 @@ func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
 	if err != nil {
 		return fmt.Errorf("actors: read identity log: %w", err)
 	}
+	var rows persistence.Batch
 	for _, answer := range response.Responses {
 		if len(answer.Updates) > 0 {
-			d.append(answer.InboxId, answer.Updates)
+			d.append(&rows, answer)
 		}
+	}
+	if len(rows.Ops) == 0 {
+		return nil
+	}
+	if err := d.store.Apply(ctx, &rows, persistence.Lazy); err != nil {
+		d.log.Warn("identity log not stored", keyErr, err) // the network has it
 	}
 	return nil
 }
 
-// append verifies updates and adds them to an inbox's log. An update that does
-// not verify breaks the inbox for everybody alike; the states before it stay.
-func (d *directory) append(id string, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) {
-	b := d.inbox(id)
-	b.mu.Lock()
+// append adds what is new in an answer to its inbox's log and, as a row, to the
+// store.
+func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response) {
+	b := d.open(answer.InboxId)
 	defer b.mu.Unlock()
+	before := b.log.LatestID()
+	d.verify(b, answer.Updates)
+	if b.log.LatestID() == before {
+		return
+	}
+	row, err := proto.Marshal(answer)
+	if err != nil {
+		d.log.Warn("identity log not stored", keyErr, err)
+		return
+	}
+	suffix, secret := partKey(answer.InboxId, b.parts)
+	b.parts++
+	persistence.PutShared(rows, spaceInboxes, suffix, secret, row)
+}
+
+// verify adds updates to a log. One that does not verify breaks the inbox for
+// everybody alike; the states before it stay.
+func (d *directory) verify(b *inbox, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) {
 	for _, u := range updates {
 		if u.SequenceId <= b.log.LatestID() {
 			continue

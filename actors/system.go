@@ -143,7 +143,6 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		cfg:           cfg,
 		log:           cfg.Logger,
 		realm:         mls.NewRealm(cfg.Sharing),
-		inboxes:       newDirectory(cfg.Network, cfg.Verifier),
 		installations: map[InstallationID]*installation{},
 	}
 	if cfg.Sharing != mls.None {
@@ -153,6 +152,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		return nil, err
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.inboxes = newDirectory(s.ctx, cfg)
 	s.engine, err = engine.New(engine.Config{Hooks: s.hooks()})
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ type Verdict struct {
 	Deliveries int // messages found, over all members
 	Lost       int // (member, line) pairs that are missing, or hold another text
 	Repeated   int // messages that a member has more than once, or that nobody sent
-	Disordered int // members whose messages are not in the lines' order
+	Disordered int // (member, group) pairs whose messages are not in the lines' order
 }
 
 // OK says that everybody has everything, once and in order.
@@ -21,42 +21,56 @@ func (v Verdict) OK() bool { return v == Verdict{Deliveries: v.Deliveries} }
 // Check opens every member's local database with its own key, on a host that
 // did not see the replay, and compares its published messages with what was
 // sent. It asks the network for nothing.
-func (c *Crowd) Check(ctx context.Context, h *conclave.Host, id conclave.GroupID, lines []string, ids []conclave.MessageID, done func()) (Verdict, error) {
+func (c *Crowd) Check(ctx context.Context, h *conclave.Host, groups []Group, lines []Line, ids []conclave.MessageID, done func()) (Verdict, error) {
+	sent := make([]sending, len(groups))
+	for i, line := range lines {
+		s := &sent[line.Group]
+		s.texts, s.ids = append(s.texts, line.Text), append(s.ids, ids[i])
+	}
+	of := c.groupsOf(groups)
 	var mu sync.Mutex
 	var all Verdict
-	err := c.each(ctx, done, func(ctx context.Context, _ int, m *member) error {
+	err := c.each(ctx, done, func(ctx context.Context, i int, m *member) error {
 		client, err := h.LoadClient(ctx, m.client.InstallationID(), m.key)
 		if err != nil {
 			return err
 		}
-		g, err := client.Conversations().Get(ctx, id)
-		if err != nil {
-			return err
+		for _, n := range of[i] {
+			g, err := client.Conversations().Get(ctx, groups[n].ID)
+			if err != nil {
+				return err
+			}
+			messages, err := g.Messages(ctx, conclave.MessageQuery{Status: conclave.Published})
+			if err != nil {
+				return err
+			}
+			v := sent[n].judge(messages)
+			mu.Lock()
+			all.Deliveries += v.Deliveries
+			all.Lost += v.Lost
+			all.Repeated += v.Repeated
+			all.Disordered += v.Disordered
+			mu.Unlock()
 		}
-		messages, err := g.Messages(ctx, conclave.MessageQuery{Status: conclave.Published})
-		if err != nil {
-			return err
-		}
-		v := judge(messages, lines, ids)
-		mu.Lock()
-		defer mu.Unlock()
-		all.Deliveries += v.Deliveries
-		all.Lost += v.Lost
-		all.Repeated += v.Repeated
-		all.Disordered += v.Disordered
 		return nil
 	})
 	return all, err
 }
 
+// A sending is what went through one group, in order.
+type sending struct {
+	texts []string
+	ids   []conclave.MessageID
+}
+
 // judge compares one member's messages with what was sent.
-func judge(messages []*conclave.Message, lines []string, ids []conclave.MessageID) Verdict {
+func (s sending) judge(messages []*conclave.Message) Verdict {
 	var v Verdict
-	at := make(map[conclave.MessageID]int, len(ids))
-	for i, id := range ids {
+	at := make(map[conclave.MessageID]int, len(s.ids))
+	for i, id := range s.ids {
 		at[id] = i
 	}
-	seen := make([]bool, len(ids))
+	seen := make([]bool, len(s.ids))
 	last := -1
 	for _, m := range messages {
 		text, ok := m.Content.(conclave.Text)
@@ -68,7 +82,7 @@ func judge(messages []*conclave.Message, lines []string, ids []conclave.MessageI
 			v.Repeated++
 			continue
 		}
-		if string(text) != lines[i] {
+		if string(text) != s.texts[i] {
 			continue // stays unseen: lost
 		}
 		if seen[i] = true; i < last {

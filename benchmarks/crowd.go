@@ -131,37 +131,64 @@ func (c *Crowd) Register(ctx context.Context, h *conclave.Host, done func()) err
 	})
 }
 
-// Form returns the one group of all members, which the first of them makes, or
-// finishes making. It does not wait for the others: see Join.
-func (c *Crowd) Form(ctx context.Context, name string) (conclave.GroupID, error) {
-	creator := c.members[0].client
+// A Group is some of a crowd, the first of whom makes it.
+type Group struct {
+	ID      conclave.GroupID
+	Members []int // places in the crowd
+}
+
+// Everybody is a group to be formed of the whole crowd.
+func (c *Crowd) Everybody() Group {
+	g := Group{Members: make([]int, c.Len())}
+	for i := range g.Members {
+		g.Members[i] = i
+	}
+	return g
+}
+
+// Form makes a group of its members, or finishes one that an earlier run began
+// and whose maker has no other. It does not wait for the others: see Join.
+func (c *Crowd) Form(ctx context.Context, name string, g *Group) error {
+	creator := c.members[g.Members[0]].client
 	groups, err := creator.Conversations().List(ctx)
 	if err != nil {
-		return conclave.GroupID{}, err
+		return err
 	}
 	if len(groups) == 0 {
-		addresses := make([]string, 0, len(c.members)-1)
-		for _, m := range c.members[1:] {
-			addresses = append(addresses, m.wallet.Address())
-		}
-		g, err := creator.Conversations().NewGroup(ctx, addresses, conclave.GroupOptions{Name: name})
-		if err == nil {
-			return g.ID(), nil
+		err := c.formNew(ctx, name, g)
+		if !errors.Is(err, engine.ErrRestarted) {
+			return err
 		}
 		// A restart of the group's actor interrupts the wait, not the wish.
-		if groups, _ = creator.Conversations().List(ctx); !errors.Is(err, engine.ErrRestarted) {
-			return conclave.GroupID{}, err
-		} else if len(groups) == 0 {
-			return c.Form(ctx, name)
+		if groups, err = creator.Conversations().List(ctx); err != nil {
+			return err
+		}
+		if len(groups) == 0 {
+			return c.Form(ctx, name, g)
 		}
 	}
-	g := groups[0]
-	_, err = again(ctx, func() (struct{}, error) { return struct{}{}, c.complete(ctx, g) })
-	return g.ID(), err
+	g.ID = groups[0].ID()
+	_, err = again(ctx, func() (struct{}, error) { return struct{}{}, c.complete(ctx, groups[0], g.Members) })
+	return err
+}
+
+// formNew makes a new group of its members.
+func (c *Crowd) formNew(ctx context.Context, name string, g *Group) error {
+	addresses := make([]string, 0, len(g.Members)-1)
+	for _, i := range g.Members[1:] {
+		addresses = append(addresses, c.members[i].wallet.Address())
+	}
+	of := c.members[g.Members[0]].client.Conversations()
+	group, err := of.NewGroup(ctx, addresses, conclave.GroupOptions{Name: name})
+	if err != nil {
+		return err
+	}
+	g.ID = group.ID()
+	return nil
 }
 
 // complete adds who is missing in a group that was interrupted in the making.
-func (c *Crowd) complete(ctx context.Context, g *conclave.Group) error {
+func (c *Crowd) complete(ctx context.Context, g *conclave.Group, members []int) error {
 	if err := g.Sync(ctx); err != nil {
 		return err
 	}
@@ -170,8 +197,8 @@ func (c *Crowd) complete(ctx context.Context, g *conclave.Group) error {
 		return err
 	}
 	var missing []string
-	for _, m := range c.members {
-		id := m.client.InboxID()
+	for _, i := range members {
+		id := c.members[i].client.InboxID()
 		if !slices.ContainsFunc(have, func(x conclave.Member) bool { return x.InboxID == id }) {
 			missing = append(missing, id)
 		}
@@ -182,17 +209,35 @@ func (c *Crowd) complete(ctx context.Context, g *conclave.Group) error {
 	return g.AddMembersByInboxID(ctx, missing...)
 }
 
-// Join lets every member take its welcome, and fails where one has none.
-func (c *Crowd) Join(ctx context.Context, id conclave.GroupID, done func()) error {
-	return c.each(ctx, done, func(ctx context.Context, _ int, m *member) error {
-		_, err := again(ctx, func() (*conclave.Group, error) {
+// Join lets every member of the groups take its welcomes, and fails where one
+// is missing.
+func (c *Crowd) Join(ctx context.Context, groups []Group, done func()) error {
+	of := c.groupsOf(groups)
+	return c.each(ctx, done, func(ctx context.Context, i int, m *member) error {
+		_, err := again(ctx, func() (struct{}, error) {
 			if err := m.client.Conversations().Sync(ctx); err != nil {
-				return nil, err
+				return struct{}{}, err
 			}
-			return m.client.Conversations().Get(ctx, id)
+			for _, g := range of[i] {
+				if _, err := m.client.Conversations().Get(ctx, groups[g].ID); err != nil {
+					return struct{}{}, err
+				}
+			}
+			return struct{}{}, nil
 		})
 		return err
 	})
+}
+
+// groupsOf lists for each of the crowd the groups it is in.
+func (c *Crowd) groupsOf(groups []Group) [][]int {
+	of := make([][]int, c.Len())
+	for n, g := range groups {
+		for _, i := range g.Members {
+			of[i] = append(of[i], n)
+		}
+	}
+	return of
 }
 
 // each calls f for every member, a few at a time, and done, where not nil, after

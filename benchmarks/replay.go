@@ -16,8 +16,25 @@ import (
 	"github.com/conclave-chat/conclave"
 )
 
-// A Replay sends lines through a group, from its members in turn, and follows
-// each to the store of every member.
+// A Line is one message to be sent.
+type Line struct {
+	Group int // in the list of groups
+	From  int // in the crowd
+	Text  string
+	Key   string // its idempotency key
+}
+
+// Turns are the lines of one group, from its members in turn.
+func Turns(group int, g Group, texts []string) []Line {
+	lines := make([]Line, len(texts))
+	for i, text := range texts {
+		lines[i] = Line{group, g.Members[i%len(g.Members)], text, fmt.Sprintf("demo/%d", i+1)}
+	}
+	return lines
+}
+
+// A Replay sends lines through groups and follows each to the store of every
+// member.
 type Replay struct {
 	crowd    *Crowd
 	stop     context.CancelFunc
@@ -34,7 +51,7 @@ type Replay struct {
 // An arrival is one message on its way to everybody.
 type arrival struct {
 	by          []uint64 // a bit for each member that has it
-	n           int
+	n, want     int      // how many have it, and are to; want is 0 until it is known
 	first, last time.Time
 	all         chan struct{} // closed when everybody has it
 }
@@ -74,9 +91,7 @@ func (r *Replay) Recall(ctx context.Context) error {
 func (r *Replay) recall(member int, id conclave.MessageID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a := r.arrival(id); a.mark(member) && a.n == len(r.sums) {
-		close(a.all)
-	}
+	r.arrival(id).mark(member)
 }
 
 // Follow opens a stream on every member's installation, before there is a
@@ -130,7 +145,7 @@ func (r *Replay) got(member int, m *conclave.Message) {
 	if a.n == 1 {
 		a.first = now
 	}
-	if a.last = now; a.n == len(r.sums) {
+	if a.last = now; a.n == a.want {
 		close(a.all)
 	}
 }
@@ -171,11 +186,11 @@ type Sent struct {
 // gives up and says how far it got.
 const stuckAfter = 2 * time.Minute
 
-// Send sends every line, the i-th by member i mod N, under an idempotency key of
-// its own: what an earlier run sent is not sent again. A line goes out when the
-// one before it is in the group's log, so that the log has the lines' order; at
-// most window of them are under way to the others' stores at a time.
-func (r *Replay) Send(ctx context.Context, in conclave.GroupID, lines []string, window int, stored func()) (Sent, error) {
+// Send sends every line, under an idempotency key of its own: what an earlier run
+// sent is not sent again. A line goes out when the one before it is in its
+// group's log, so that the log has the lines' order; at most window of them are
+// under way to the others' stores at a time.
+func (r *Replay) Send(ctx context.Context, groups []Group, lines []Line, window int, stored func()) (Sent, error) {
 	out := Sent{IDs: make([]conclave.MessageID, len(lines))}
 	var mu sync.Mutex // of out and last
 	var last time.Time
@@ -190,13 +205,13 @@ func (r *Replay) Send(ctx context.Context, in conclave.GroupID, lines []string, 
 				return ctx.Err()
 			}
 			start := time.Now()
-			id, err := r.sendOne(ctx, in, i, line)
+			id, err := r.sendOne(ctx, groups[line.Group].ID, line)
 			if err != nil {
 				return fmt.Errorf("line %d: %w", i+1, err)
 			}
 			out.IDs[i] = id
 			work.Go(func() error {
-				first, end, err := r.await(ctx, i, id)
+				first, end, err := r.await(ctx, i, id, len(groups[line.Group].Members))
 				if err != nil {
 					return err
 				}
@@ -231,14 +246,14 @@ func (r *Replay) Send(ctx context.Context, in conclave.GroupID, lines []string, 
 }
 
 // sendOne returns when the line is in the group's log.
-func (r *Replay) sendOne(ctx context.Context, in conclave.GroupID, i int, line string) (conclave.MessageID, error) {
-	client := r.crowd.members[i%len(r.crowd.members)].client
+func (r *Replay) sendOne(ctx context.Context, in conclave.GroupID, line Line) (conclave.MessageID, error) {
+	client := r.crowd.members[line.From].client
 	g, err := client.Conversations().Get(ctx, in)
 	if err != nil {
 		return conclave.MessageID{}, err
 	}
-	key := conclave.IdempotencyKey(fmt.Sprintf("demo/%d", i+1))
-	id, err := again(ctx, func() (conclave.MessageID, error) { return g.Send(ctx, conclave.Text(line), key) })
+	key := conclave.IdempotencyKey(line.Key)
+	id, err := again(ctx, func() (conclave.MessageID, error) { return g.Send(ctx, conclave.Text(line.Text), key) })
 	if err != nil {
 		return id, err
 	}
@@ -256,9 +271,12 @@ func (r *Replay) sendOne(ctx context.Context, in conclave.GroupID, i int, line s
 
 // await waits until everybody has a message, and tells when the first and the
 // last of them got it.
-func (r *Replay) await(ctx context.Context, i int, id conclave.MessageID) (first, last time.Time, err error) {
+func (r *Replay) await(ctx context.Context, i int, id conclave.MessageID, want int) (first, last time.Time, err error) {
 	r.mu.Lock()
 	a := r.arrival(id)
+	if a.want = want; a.n == want {
+		close(a.all)
+	}
 	r.mu.Unlock()
 	stuck := time.NewTimer(stuckAfter)
 	defer stuck.Stop()
@@ -268,7 +286,7 @@ func (r *Replay) await(ctx context.Context, i int, id conclave.MessageID) (first
 		err = ctx.Err()
 	case <-stuck.C:
 		r.mu.Lock()
-		err = errors.Join(fmt.Errorf("line %d reached %d of %d members within %v", i+1, a.n, len(r.sums), stuckAfter), r.failed)
+		err = errors.Join(fmt.Errorf("line %d reached %d of %d members within %v", i+1, a.n, want, stuckAfter), r.failed)
 		r.mu.Unlock()
 	}
 	r.mu.Lock()

@@ -34,6 +34,10 @@ func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
 
 // applyCommit is the one way into an epoch, for own and foreign commits.
 func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own *intent) error {
+	if s.dead {
+		s.reject(d, hash, errLeftBehind)
+		return nil
+	}
 	v := s.judge(c, hash, d.Time)
 	if len(v.need) > 0 {
 		s.wait(d, v.need)
@@ -41,7 +45,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	}
 	if v.err != nil {
 		s.reject(d, hash, v.err)
-		if own != nil {
+		if own != nil && own.state != stateFailed {
 			s.fail(own, v.err)
 		}
 		return nil
@@ -56,7 +60,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		if errors.Is(err, mls.ErrCannotDecryptPath) {
 			// Everybody else goes on without us: a member's doing, or a fault.
-			s.stall(fmt.Sprintf("commit %d by %s cannot be followed", d.ID, v.actor))
+			s.strand(fmt.Sprintf("commit %d by %s cannot be followed", d.ID, v.actor))
 		}
 		return nil
 	}
@@ -86,6 +90,7 @@ func (s *step) enter(next *mls.Group, meta *Metadata) {
 	s.saveMLS(next.Rows(s.saved))
 	s.group, s.saved, s.meta, s.opened = next, next, meta, 0
 	s.dirt = true
+	s.lost = false
 	s.resume() // whatever it was about, the group goes on and so do we
 	if !next.Active() {
 		s.emit(Deactivated{})
@@ -100,12 +105,19 @@ func (s *step) enter(next *mls.Group, meta *Metadata) {
 // epoch is planned anew.
 func (s *step) settle(d Delivered, own *intent) {
 	for _, it := range s.intents {
-		if it.isSend() || !it.inFlight() || own != nil && it.id == own.id {
-			continue
+		switch {
+		case it.isSend() || own != nil && it.id == own.id:
+		case it.state == stateFailed:
+			s.drop(it)
+		case it.inFlight():
+			s.unseal(it)
 		}
-		s.unseal(it)
 	}
-	if own != nil {
+	switch {
+	case own == nil:
+	case own.state == stateFailed:
+		s.drop(own) // it came true after it was given up
+	default:
 		s.committed(d, own)
 	}
 	if !s.group.Active() {

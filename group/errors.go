@@ -24,6 +24,9 @@ var (
 	ErrInvalid = errors.New("group: invalid input")
 	// ErrGroupFull: see GroupFullError.
 	ErrGroupFull = errors.New("group: full")
+	// ErrBehind: the log up to the welcome's cursor is read first, since the
+	// installation is a member until it has read that it was removed.
+	ErrBehind = errors.New("group: log before the welcome is not read")
 	// ErrStaleWelcome: the group is at that epoch or a later one already.
 	ErrStaleWelcome = errors.New("group: welcome is not newer than the group")
 	// ErrRefused: whoever was asked said no as often as it was tried.
@@ -72,6 +75,7 @@ const (
 	errOwnMessage    = rejection("own message that nothing here waits for")
 	errStaleCommit   = rejection("commit for an epoch that is over")
 	errFutureEpoch   = rejection("epoch is ahead of the group")
+	errLeftBehind    = rejection("commit on a branch that the others have left")
 )
 
 // What a commit must satisfy beyond RFC 9420, in the order of the checks.
@@ -92,12 +96,11 @@ const (
 
 // What a welcome must satisfy beyond RFC 9420.
 const (
-	errUnknownLeaf     = rejection("leaf of an installation that its inbox does not own")
-	errMissingLeaf     = rejection("installation missing from the tree")
-	errDMMembers       = rejection("direct message between others")
-	errDMAdmins        = rejection("direct message with admins")
-	errDMPolicy        = rejection("direct message with a group's permissions")
-	errOneshot         = rejection("a oneshot group is nothing to join")
-	errAdderUnknown    = rejection("welcome signed by nobody in the group")
-	errWelcomeNotForUs = rejection("welcome for another key package")
+	errUnknownLeaf  = rejection("leaf of an installation that its inbox does not own")
+	errMissingLeaf  = rejection("installation missing from the tree")
+	errDMMembers    = rejection("direct message between others")
+	errDMAdmins     = rejection("direct message with admins")
+	errDMPolicy     = rejection("direct message with a group's permissions")
+	errOneshot      = rejection("a oneshot group is nothing to join")
+	errAdderUnknown = rejection("welcome signed by nobody in the group")
 )

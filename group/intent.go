@@ -119,10 +119,11 @@ func (s *step) find(id uint64) *intent {
 	return nil
 }
 
-// outstanding returns the intent whose envelope has that hash.
+// outstanding returns the intent whose envelope has that hash. One that was
+// given up is among them: should its envelope turn up after all, it counts.
 func (s *step) outstanding(hash [32]byte) *intent {
 	for _, it := range s.intents {
-		if it.inFlight() && it.sealed.hash == hash {
+		if it.sealed != nil && it.state != stateWelcoming && it.sealed.hash == hash {
 			return it
 		}
 	}
@@ -160,8 +161,7 @@ func (s *step) unseal(it *intent) *intent {
 	return it
 }
 
-// attempt counts a failed attempt. It returns the changed intent, or nil where
-// that was the last one and nothing of it can be in the log.
+// attempt counts a failed attempt.
 func (s *step) attempt(it *intent, reason string) *intent {
 	it = s.change(it, func(it *intent) {
 		it.attempts++
@@ -171,25 +171,22 @@ func (s *step) attempt(it *intent, reason string) *intent {
 	return it
 }
 
-// fail gives an intent up. Messages stay as Failed, everything else is gone.
+// fail gives an intent up. Messages stay as Failed, for Retry; commits that were
+// sealed stay out of sight until their epoch is over.
 func (s *step) fail(it *intent, err error) {
-	switch {
-	case it.again:
+	if it.again || !it.isSend() && it.sealed == nil {
 		s.drop(it)
-		return
-	case !it.isSend():
-		s.done(it, err)
-		return
+	} else {
+		it = s.change(it, func(it *intent) { it.state, it.reason = stateFailed, err.Error() })
+		s.saveIntent(it)
 	}
-	if it.sealed != nil {
-		s.delete(TableSealed, keyOf(it.id))
+	if it.again {
+		return // its sender has it as Published
 	}
-	it = s.change(it, func(it *intent) {
-		it.state, it.sealed, it.reason = stateFailed, nil, err.Error()
-	})
-	s.saveIntent(it)
-	s.emit(MessageChanged{s.draft(it)})
-	s.emit(IntentDone{Intent: it.id, Err: err})
+	if it.isSend() {
+		s.emit(MessageChanged{s.draft(it)})
+	}
+	s.emit(IntentDone{Intent: it.id, Err: err, Unreachable: it.unreachable})
 }
 
 // published: the bus has it. What that means is known when it is delivered.
@@ -226,8 +223,8 @@ func (s *step) read() uint64 {
 // refused: an attempt that certainly got nowhere.
 func (s *step) refused(in Refused) error {
 	it := s.find(in.Intent)
-	if it == nil || it.state == stateFailed || it.state == stateWelcoming {
-		return nil // welcomes are sent until they are sent
+	if it == nil || it.state != stateSealed && it.state != stateFetching {
+		return nil // welcomes, for one, are sent until they are sent
 	}
 	it = s.attempt(it, in.Reason)
 	if in.Final || it.attempts >= maxAttempts {

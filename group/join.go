@@ -122,14 +122,18 @@ func (s *step) begun(g *mls.Group) (err error) {
 // JoinConfig is a welcome and what opens it.
 type JoinConfig struct {
 	Welcome   Welcome
-	Message   *mls.Message // Welcome.Data parsed, where the host did that once for all
 	Secrets   *KeyPackageSecrets
 	WelcomeID uint64
 	Created   time.Time // when the welcome was accepted by the log
 
+	// Resolved says that what an UnresolvedError named was looked up: what
+	// Env.Identity does not know now does not exist.
+	Resolved bool
+
 	// Previous is the replica of the same group, where there is one. A welcome
-	// brings a removed member back; it is stale where the group is at that
-	// epoch or later.
+	// brings a removed member back; it is ErrStaleWelcome where the group is at
+	// that epoch or later, and ErrBehind where the replica has not read that it
+	// was removed: read the log, and join then.
 	Previous *Replica
 }
 
@@ -140,7 +144,7 @@ type JoinConfig struct {
 // package's secrets, unless they serve for further welcomes.
 func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 	env = env.withDefaults()
-	m := c.Message
+	m := c.Welcome.Message
 	if m == nil {
 		var err error
 		if m, err = env.Realm.Parse(c.Welcome.Data); err != nil {
@@ -149,10 +153,6 @@ func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 	}
 	if m.WireFormat() != mls.WireWelcome {
 		return nil, Effects{}, fmt.Errorf("%w: %w", ErrRejected, ErrWelcome)
-	}
-	ref := c.Secrets.KeyPackage.MLS.Ref()
-	if !slices.ContainsFunc(m.KeyPackageRefs(), func(r []byte) bool { return bytes.Equal(r, ref) }) {
-		return nil, Effects{}, errWelcomeNotForUs
 	}
 	g, info, err := mls.Join(mls.JoinConfig{
 		Realm:      env.Realm,
@@ -181,8 +181,11 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		if !bytes.Equal(p.id, s.id) {
 			return errWrongGroup
 		}
-		if p.group.Active() && g.Epoch() <= p.group.Epoch() || g.Epoch() < p.group.Epoch() {
+		switch active := p.group.Active(); {
+		case active && g.Epoch() <= p.group.Epoch(), g.Epoch() < p.group.Epoch():
 			return ErrStaleWelcome
+		case active && p.stalled == "" && p.cursor < c.Welcome.Cursor:
+			return ErrBehind
 		}
 	}
 	meta, err := s.decode(g.Extensions())
@@ -197,6 +200,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
+	s.settled = c.Resolved
 	if err := s.checkMembers(g, meta); err != nil {
 		return err
 	}
@@ -225,6 +229,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		s.stall("the group needs version " + want + " of its clients")
 	}
 	s.read()
+	s.settled = false
 	if err := s.begun(g); err != nil {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
@@ -272,7 +277,10 @@ func (s *step) checkMembers(g *mls.Group, meta *Metadata) error {
 			want[string(key)] = inbox
 		}
 	}
-	if len(need) > 0 {
+	switch {
+	case len(need) > 0 && s.settled:
+		return fmt.Errorf("%w: inbox %s at %d", errMissingIdentity, need[0].Inbox, need[0].Sequence)
+	case len(need) > 0:
 		return &UnresolvedError{Need: need}
 	}
 	for _, leaf := range g.Members() {

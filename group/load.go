@@ -49,8 +49,11 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
-	if s.applied <= s.cursor {
+	if !s.alone {
 		s.stalled = "" // whatever it waited for is asked for again
+		if want := s.meta.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
+			s.stall("the group needs version " + want + " of its clients")
+		}
 	}
 	if s.group.Active() {
 		s.read()
@@ -122,17 +125,20 @@ func (r *Replica) loadIntents(rows RowReader) error {
 	slices.SortFunc(r.intents, func(a, b *intent) int { return int(a.id) - int(b.id) })
 	for _, it := range r.intents {
 		switch it.state {
-		case stateSealed, stateUnsettled, stateWelcoming:
+		case stateSealed, stateUnsettled, stateWelcoming, stateFailed:
 			row, err := rows.Get(TableSealed, keyOf(it.id), nil)
 			if err != nil {
 				return err
+			}
+			if row == nil && it.state == stateFailed {
+				continue // it never had bytes
 			}
 			if it.sealed, err = decodeSealed(row, !it.isSend()); err != nil {
 				return err
 			}
 		case stateFetching:
 			it.state = statePlanned
-		case statePlanned, stateFailed:
+		case statePlanned:
 		default:
 			return fmt.Errorf("%w: intent state %d", ErrCorrupt, it.state)
 		}

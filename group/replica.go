@@ -108,6 +108,9 @@ type position struct {
 	rewinds    uint64   // times the log went backwards
 	rejected   uint64   // envelopes rejected; the next slot of that table
 	stalled    string   // why it cannot go on; empty: it can
+	alone      bool     // stalled for good: the others are in an epoch that this replica cannot reach
+	lost       bool     // the log lost the commit that led to this epoch
+	dead       bool     // the others went on without this replica: only a welcome brings it back
 	heal       bool     // the store was rolled back: a key update comes before anything is sent
 	applied    uint64   // ID of the last commit that was applied
 	commit     [32]byte // its hash
@@ -291,9 +294,17 @@ func (s *step) stall(reason string) {
 	}
 }
 
+// strand is a stall that no input ends but a commit that this replica can
+// follow: until then it is alone in its epoch, and what it sealed there would
+// reach nobody.
+func (s *step) strand(reason string) {
+	s.alone = true
+	s.stall(reason)
+}
+
 func (s *step) resume() {
 	if s.stalled != "" {
-		s.stalled, s.dirt = "", true
+		s.stalled, s.alone, s.dirt = "", false, true
 		s.emit(Resumed{})
 	}
 }

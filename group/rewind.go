@@ -38,7 +38,7 @@ func (s *step) rewound(in Rewound) error {
 		}
 	}
 	if s.applied > in.End {
-		s.stall(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
+		s.strand(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
 	}
 	return nil
 }
@@ -98,8 +98,10 @@ func (s *step) keep(it *intent) {
 
 // offeredAgain: the commit that led to this epoch is in the log once more.
 func (s *step) offeredAgain(d Delivered) {
-	s.applied = d.ID
-	s.resume()
+	s.applied, s.lost = d.ID, false
+	if !s.dead {
+		s.resume()
+	}
 	if it := s.outstanding(s.commit); it != nil {
 		s.keptAt = d.ID
 		s.drop(it)

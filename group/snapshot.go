@@ -107,9 +107,12 @@ func (s *step) encodeMeta() []byte {
 		w.uint(n)
 	}
 	w.string(s.stalled)
+	w.bool(s.alone)
 	w.raw(s.commit[:])
 	w.uint(s.kept)
 	w.uint(s.keptAt)
+	w.bool(s.lost)
+	w.bool(s.dead)
 	w.bool(s.heal)
 	w.bool(s.rotated)
 	w.strings(s.leaving)
@@ -126,8 +129,10 @@ func (r *Replica) decodeMeta(b []byte) error {
 		*n = d.uint()
 	}
 	r.stalled = d.string()
+	r.alone = d.bool()
 	d.fixed(r.commit[:])
 	r.kept, r.keptAt = d.uint(), d.uint()
+	r.lost, r.dead = d.bool(), d.bool()
 	r.heal = d.bool()
 	r.rotated = d.bool()
 	r.leaving = d.strings()

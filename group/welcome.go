@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/conclave-chat/conclave/mls"
 	"github.com/conclave-chat/conclave/mls/hpke"
 	"github.com/conclave-chat/conclave/proto/contents"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
@@ -70,8 +72,9 @@ func ParseWelcome(payload []byte) (*WelcomeEnvelope, error) {
 
 // A Welcome is what a joiner needs of a welcome, out of its wrapping.
 type Welcome struct {
-	Data   []byte // an MLSMessage
-	Cursor uint64 // the commit that added the joiner: it reads what follows
+	Data    []byte       // an MLSMessage
+	Cursor  uint64       // the commit that added the joiner: it reads what follows
+	Message *mls.Message // Data parsed, where that was done already
 }
 
 // OpenWelcome unwraps a welcome with the secrets of the key package that it
@@ -144,6 +147,32 @@ func (p *WelcomePointer) Open(e *WelcomeEnvelope) (Welcome, error) {
 		}
 	}
 	return newWelcome(data, metadata)
+}
+
+// OpenShared is Open for a host whose installations join by one pointee: the
+// first to hold its key decrypts and parses it for all. The pointee must be the
+// first envelope at the destination, so that it is one for everybody.
+func (p *WelcomePointer) OpenShared(realm *mls.Realm, shared Shared, e *WelcomeEnvelope) (Welcome, error) {
+	if shared == nil {
+		return p.Open(e)
+	}
+	h := sha256.New()
+	for _, b := range [][]byte{[]byte("pointee"), p.Destination, p.key, p.dataNonce, p.metadataNonce} {
+		h.Write(b)
+	}
+	key := [32]byte(h.Sum(nil))
+	if w, ok := shared.Get(key).(Welcome); ok {
+		return w, nil
+	}
+	w, err := p.Open(e)
+	if err != nil {
+		return Welcome{}, err
+	}
+	if w.Message, err = realm.Parse(w.Data); err != nil {
+		return Welcome{}, fmt.Errorf("%w: %w", ErrWelcome, err)
+	}
+	shared.Put(key, w)
+	return w, nil
 }
 
 // unwrap opens both parts, which are the first and second message of one HPKE

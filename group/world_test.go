@@ -499,6 +499,10 @@ func (h *home) takeWelcomes() {
 		r, fx, err := group.Join(h.env(), group.JoinConfig{
 			Welcome: welcome, Secrets: h.secrets, WelcomeID: e.id, Created: e.at, Previous: h.replica,
 		})
+		if errors.Is(err, group.ErrBehind) {
+			h.welcome = e.id - 1
+			return // once the log was read
+		}
 		if err != nil {
 			h.printf("%s: welcome %d refused: %s", h.name, e.id, h.names(err.Error()))
 			continue
@@ -526,7 +530,7 @@ func (h *home) unwrap(payload []byte) (group.Welcome, error) {
 			if err != nil {
 				return group.Welcome{}, err
 			}
-			return p.Open(pointee)
+			return p.OpenShared(h.realm, h.shared, pointee)
 		}
 	}
 	return group.Welcome{}, errors.New("pointee missing")

@@ -177,6 +177,31 @@ func TestRowsMayLagBehindWhatWasReceived(t *testing.T) {
 	}
 }
 
+// Rows of another group, or of another epoch, do not make a group.
+func TestRowsOfAnotherGroup(t *testing.T) {
+	a, b := newClub(t, 3), newHistory(t, MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519, nil, 1)
+	(&club{b}).add(2)
+	other := b.members[1].store
+	p := a.members[1]
+	for _, kind := range []RowKind{RowTree, RowEpoch} {
+		get := func(k RowKind, key, secret []byte) ([]byte, error) {
+			if k != kind {
+				return p.store.get(k, key, secret)
+			}
+			for _, r := range other.rows[kind] {
+				return r.Value, nil
+			}
+			return nil, errNoRow
+		}
+		if _, err := Restore(nil, p.signer, get, p.store.list); !errors.Is(err, ErrInvalid) {
+			t.Errorf("a foreign row of kind %d: %v", kind, err)
+		}
+	}
+	if _, err := Restore(nil, p.signer, p.store.get, func(RowKind) ([][]byte, error) { return nil, nil }); !errors.Is(err, errStoredGroup) {
+		t.Error("no rows:", err)
+	}
+}
+
 // Members of a realm open the same messages at the same time.
 func TestMembersOfARealmInParallel(t *testing.T) {
 	c := newCrowd(t, 40, Public)

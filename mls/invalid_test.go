@@ -340,6 +340,18 @@ func TestInvalidPaths(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an add that does not fit the group", func(t *testing.T) {
+		good := c.keyPackageWith(func(*KeyPackageConfig) {})
+		bad := c.keyPackageWith(func(k *KeyPackageConfig) {
+			k.Credential, k.Capabilities.Credentials = Credential{Type: 77}, []CredentialType{77, CredentialBasic}
+		})
+		m := c.forge(0, CommitConfig{NoPath: true, Proposals: []Proposal{Add{good}}}, func(k *Commit) {
+			k.proposals = []proposalOrRef{{proposal: Add{bad}}}
+		})
+		if _, _, err := c.g(1).Open(m); !errors.Is(err, errCredentialUnsupported) {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("another commit's confirmation tag", func(t *testing.T) {
 		m := c.forge(0, CommitConfig{}, func(k *Commit) {})
 		m2 := c.forge(0, CommitConfig{AAD: []byte("x")}, func(k *Commit) {})
@@ -542,6 +554,54 @@ func TestInvalidWelcomes(t *testing.T) {
 			}
 		})
 	}
+	t.Run("by a malicious member", func(t *testing.T) {
+		w := must(c.realm.Parse(s.Welcome()))(t).welcome
+		sealed := w.secrets[0].secrets
+		opened := must(c.suite.decryptWithLabel(secrets.InitKey, k.InitKey, labelWelcome, w.groupInfo, sealed.kemOutput, sealed.ciphertext))(t)
+		joinChanged := func(change func(*GroupInfo, *groupSecrets)) error {
+			gs := decodeGroupSecrets(newReader(opened))
+			key, nonce := c.suite.welcomeKey(c.suite.welcomeSecret(gs.joinerSecret, c.suite.zeroSecret()))
+			info := *must(parseGroupInfo(must(c.suite.openAEAD(key, nonce, nil, w.groupInfo))(t)))(t)
+			change(&info, &gs)
+			signed := must(info.signed(c.suite, c.members[0].signer))(t)
+			changed := &Welcome{suite: c.suite, groupInfo: c.suite.sealAEAD(key, nonce, nil, signed.raw)}
+			kem, ct, err := c.suite.encryptWithLabel(c.bytes, k.InitKey, labelWelcome, changed.groupInfo, gs.append(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed.secrets = []encryptedGroupSecrets{{newMember: k.Ref(), secrets: hpkeCiphertext{kem, ct}}}
+			_, _, err = Join(JoinConfig{Signer: p.signer, KeyPackage: k, Secrets: secrets,
+				Welcome: must(c.realm.Parse(changed.append(appendMessageHeader(nil, WireWelcome))))(t)})
+			return err
+		}
+		branch := c.pskID()
+		branch.Type, branch.Usage = PSKResumption, ResumptionBranch
+		tests := []struct {
+			rule   string
+			change func(*GroupInfo, *groupSecrets)
+			want   error
+		}{
+			{"nothing", func(*GroupInfo, *groupSecrets) {}, nil},
+			{"confirmation tag", func(g *GroupInfo, _ *groupSecrets) { g.confirmationTag = make([]byte, 32) }, errConfirmationTag},
+			{"short confirmation tag", func(g *GroupInfo, _ *groupSecrets) { g.confirmationTag = g.confirmationTag[:16] }, errConfirmationTag},
+			{"path secret", func(_ *GroupInfo, s *groupSecrets) { s.pathSecret = make(secret, 32) }, errPathKey},
+			{"joiner's own leaf as signer", func(g *GroupInfo, _ *groupSecrets) { g.signer = 3 }, errSignature},
+			{"tree without the joiner", func(g *GroupInfo, _ *groupSecrets) {
+				tree := c.g(0).tree
+				g.extensions = Extensions{{ExtensionRatchetTree, tree.append(nil)}}
+				context := *g.context
+				context.TreeHash = tree.hash()
+				g.context = &context
+			}, errOwnLeafMissing},
+			{"two founding keys", func(_ *GroupInfo, s *groupSecrets) { s.psks = []PreSharedKeyID{branch, branch} }, errPSKUsage},
+			{"short nonce of a key", func(_ *GroupInfo, s *groupSecrets) { s.psks = []PreSharedKeyID{{Type: PSKExternal}} }, errPSKNonce},
+		}
+		for _, test := range tests {
+			if err := joinChanged(test.change); !errors.Is(err, test.want) {
+				t.Errorf("%s: got %v, want %v", test.rule, err, test.want)
+			}
+		}
+	})
 	t.Run("group info", func(t *testing.T) {
 		info := must(parseMessage(must(c.g(0).Info())(t)))(t).groupInfo
 		changed := func(change func(*GroupInfo)) error {

@@ -106,7 +106,7 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	position := bus.MakeID(t.position.Load(), shard)
 	for _, topic := range topics {
 		s.cursors[topic] = after
-		if after+64 < position {
+		if after < position {
 			s.unread[topic] = position
 		}
 		old := f.topics[topic]

@@ -91,9 +91,9 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	host, err := conclave.Open(ctx, conclave.Config{Dir: o.dir, Bus: b, Logger: c.log})
+	host, err := openHost(ctx, conclave.Config{Dir: o.dir, Bus: b, Logger: c.log})
 	if err != nil {
-		return explainOpen(o.dir, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, closeHost(ctx, host)) }()
 	client, err := host.CreateClient(ctx, wallet, conclave.ClientOptions{DatabaseKey: key})

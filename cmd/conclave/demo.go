@@ -170,16 +170,11 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 		faults := newFaults()
 		config.Fault, config.Keys = faults.at, noKeys{}
 	}
-	host, err := conclave.Open(ctx, config)
+	host, err := openHost(ctx, config)
 	if err != nil {
-		return report, explainOpen(dir, err)
+		return report, err
 	}
-	closed := false
-	defer func() {
-		if !closed {
-			err = errors.Join(err, closeHost(ctx, host))
-		}
-	}()
+	defer func() { err = errors.Join(err, closeHost(ctx, host)) }()
 
 	ph := bars.phase(phaseRegister, members)
 	err = crowd.Register(ctx, host, ph.step)
@@ -196,9 +191,10 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 	defer replay.Stop()
 
 	ph = bars.phase(phaseForm, members)
-	group, err := crowd.Form(ctx, "Skarn Head")
+	groups := []benchmarks.Group{crowd.Everybody()}
+	err = crowd.Form(ctx, "Skarn Head", &groups[0])
 	if err == nil {
-		err = crowd.Join(ctx, group, ph.step)
+		err = crowd.Join(ctx, groups, ph.step)
 	}
 	report.Form = ph.end().Seconds()
 	if err != nil {
@@ -206,17 +202,15 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 	}
 
 	ph = bars.phase(phaseReplay, len(lines))
-	sent, err := replay.Send(ctx, group, lines, inFlight, ph.step)
+	script := benchmarks.Turns(0, groups[0], lines)
+	sent, err := replay.Send(ctx, groups, script, inFlight, ph.step)
 	ph.end()
 	if err != nil {
 		return report, fmt.Errorf("replay: %w", err)
 	}
 	replay.Stop()
 	report.Restarts = host.Restarts()
-	if closed = true; true {
-		err = closeHost(ctx, host)
-	}
-	if err != nil {
+	if err := closeHost(ctx, host); err != nil {
 		return report, fmt.Errorf("close: %w", err)
 	}
 	report.P50 = benchmarks.Percentile(sent.Latency, 50).Seconds()
@@ -228,12 +222,13 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 	report.StreamedRepeatedly = sent.Repeated
 
 	// Another host, which saw nothing of the replay, reads what is stored.
-	if host, err = conclave.Open(ctx, conclave.Config{Dir: dir, Logger: c.log}); err != nil {
-		return report, explainOpen(dir, err)
+	reader, err := openHost(ctx, conclave.Config{Dir: dir, Logger: c.log})
+	if err != nil {
+		return report, err
 	}
-	closed = false
+	defer func() { err = errors.Join(err, closeHost(ctx, reader)) }()
 	ph = bars.phase(phaseCheck, members)
-	verdict, err := crowd.Check(ctx, host, group, lines, sent.IDs, ph.step)
+	verdict, err := crowd.Check(ctx, reader, groups, script, sent.IDs, ph.step)
 	ph.end()
 	if err != nil {
 		return report, fmt.Errorf("check the stores: %w", err)
@@ -243,7 +238,26 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 	return report, nil
 }
 
-// closeHost drains a host, also after an interrupt.
+// lockPatience is how long a directory may stay locked: a process that was
+// killed takes a moment to be gone.
+const lockPatience = 3 * time.Second
+
+// openHost opens a host, and says what to do where its directory does not open.
+func openHost(ctx context.Context, config conclave.Config) (*conclave.Host, error) {
+	for began := time.Now(); ; {
+		h, err := conclave.Open(ctx, config)
+		if !errors.Is(err, conclave.ErrLocked) || time.Since(began) > lockPatience {
+			return h, explainOpen(config.Dir, err)
+		}
+		select {
+		case <-time.After(lockPatience / 20):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// closeHost drains a host, also after an interrupt. It is idempotent.
 func closeHost(ctx context.Context, h *conclave.Host) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()

@@ -193,11 +193,7 @@ func (h *home) join(e bus.Envelope) error {
 	if err != nil {
 		return err
 	}
-	m, err := h.realm.Parse(welcome.Data)
-	if err != nil {
-		return err
-	}
-	c := group.JoinConfig{Welcome: welcome, Message: m, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}
+	c := group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}
 	_, _, err = group.Join(h.env(), c)
 	if need := new(group.UnresolvedError); errors.As(err, &need) {
 		for _, n := range need.Need {
@@ -287,6 +283,9 @@ func (h *home) pointee(p *group.WelcomePointer) (group.Welcome, error) {
 	e, err := group.ParseWelcome(envelopes[0].Payload)
 	if err != nil {
 		return group.Welcome{}, err
+	}
+	if h.shared != nil {
+		return p.OpenShared(h.realm, h.shared, e)
 	}
 	return p.Open(e)
 }

@@ -14,29 +14,29 @@ type fault string
 
 const (
 	// The bus, sending.
-	faultRefused         fault = "refused publishes"         // the bus, or the network, says no
-	faultLost            fault = "lost publishes"            // never stored, no answer
-	faultLostAnswer      fault = "lost answers"              // stored, no answer
-	faultLate            fault = "late publishes"            // no answer, and stored later
-	faultTwice           fault = "double publishes"          // stored twice, beyond the bus's window
-	faultNoIDs           fault = "answers without ids"       // the bus does not say which ID it gave
-	faultNoCompareAndSet fault = "no compare-and-set"        // every commit gets in
-	faultDropped         fault = "dropped deliveries"        // the feed has a gap
-	faultReordered       fault = "reordered deliveries"      // the feed is out of order
-	faultRepeated        fault = "repeated deliveries"       // the feed says it again
-	faultRewind          fault = "rewinds of the log"        // the log loses its tail
-	faultWelcomeReplay   fault = "replayed welcomes"         // an old welcome comes again
-	faultLateIdentity    fault = "late identities"           // the identity log is not here yet
-	faultIdentity        fault = "identity updates"          // installations come and go
-	faultNoKeyPackage    fault = "missing key packages"      // nothing to add an installation with
-	faultCrash           fault = "crashes of an actor"       // between any two steps
+	faultRefused         fault = "refused publishes"             // the bus, or the network, says no
+	faultLost            fault = "lost publishes"                // never stored, no answer
+	faultLostAnswer      fault = "lost answers"                  // stored, no answer
+	faultLate            fault = "late publishes"                // no answer, and stored later
+	faultTwice           fault = "double publishes"              // stored twice, beyond the bus's window
+	faultNoIDs           fault = "answers without ids"           // the bus does not say which ID it gave
+	faultNoCompareAndSet fault = "no compare-and-set"            // every commit gets in
+	faultDropped         fault = "dropped deliveries"            // the feed has a gap
+	faultReordered       fault = "reordered deliveries"          // the feed is out of order
+	faultRepeated        fault = "repeated deliveries"           // the feed says it again
+	faultRewind          fault = "rewinds of the log"            // the log loses its tail
+	faultWelcomeReplay   fault = "replayed welcomes"             // an old welcome comes again
+	faultLateIdentity    fault = "late identities"               // the identity log is not here yet
+	faultIdentity        fault = "identity updates"              // installations come and go
+	faultNoKeyPackage    fault = "missing key packages"          // nothing to add an installation with
+	faultCrash           fault = "crashes of an actor"           // between any two steps
 	faultCrashAfterSave  fault = "crashes between save and send" //
-	faultSaveFails       fault = "failed saves"              // the store says no
-	faultPowerCut        fault = "power cuts"                // un-synced writes are lost, but for a prefix
-	faultRollback        fault = "restored backups"          // a store is older than it was
-	faultJunk            fault = "junk on the log"           // bytes of no meaning, or bent ones
-	faultReplay          fault = "replayed envelopes"        // an old envelope on either topic
-	faultForged          fault = "forged commits"            // a member breaks the rules
+	faultSaveFails       fault = "failed saves"                  // the store says no
+	faultPowerCut        fault = "power cuts"                    // un-synced writes are lost, but for a prefix
+	faultRollback        fault = "restored backups"              // a store is older than it was
+	faultJunk            fault = "junk on the log"               // bytes of no meaning, or bent ones
+	faultReplay          fault = "replayed envelopes"            // an old envelope on either topic
+	faultForged          fault = "forged commits"                // a member breaks the rules
 	faultRemovedSends    fault = "messages of removed members"
 	faultStorm           fault = "commit storms" // everybody commits in one epoch
 	faultBadWish         fault = "impossible wishes"
@@ -149,7 +149,7 @@ func (s *seat) junk() bool {
 	for i := range payload {
 		payload[i] = byte(s.rand.Uint32())
 	}
-	if old := s.anyEnvelope(); old != nil && s.chance(2, 3) {
+	if old := s.anyEnvelope(); len(old) > 0 && s.chance(2, 3) {
 		payload = append([]byte(nil), old...)
 		if s.chance(1, 2) {
 			payload[s.rand.IntN(len(payload))] ^= 1 << s.rand.IntN(8)

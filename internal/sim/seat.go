@@ -28,7 +28,7 @@ type seat struct {
 	ghosts  []group.Outbound // timed out, and not in the log yet
 	mark    uint64           // the newest read asked for
 	reading *reading
-	again   bool // another read is wanted
+	again   bool    // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
 	stale   bool    // the store was put back: the next load is told
 }
@@ -119,9 +119,6 @@ func (s *seat) carry(fx group.Effects) {
 
 // carryRest is what comes after the save.
 func (s *seat) carryRest(fx group.Effects) {
-	for _, o := range fx.Send {
-		s.truth.leaves(s, o)
-	}
 	s.outbox = append(s.outbox, fx.Send...)
 	if fx.Read > s.mark {
 		s.mark = fx.Read
@@ -202,7 +199,7 @@ func (s *seat) ready() bool {
 		end := *s.rewound
 		s.rewound = nil
 		s.fed, s.reading, s.again = min(s.fed, end), nil, true
-		s.input(group.Rewound{End: end})
+		s.input(group.Rewound{End: end, Rows: s.reader()})
 		// What a replica does about a rewind must not be lost with the disk: the
 		// log may have grown past the old cursor by then.
 		s.must(s.store.Sync(ctx))
@@ -313,7 +310,7 @@ func (s *seat) read() bool {
 		// The world tells every seat before it does anything; so this is a
 		// welcome from a log that is no more.
 		s.reading, s.again = nil, true
-		s.input(group.Rewound{End: s.end()})
+		s.input(group.Rewound{End: s.end(), Rows: s.reader()})
 		return true
 	}
 	s.must(err)
@@ -369,6 +366,7 @@ func (s *seat) send() bool {
 		s.sendWelcome(o)
 		return true
 	}
+	s.truth.leaves(s, o)
 	answer := func(in group.Input) {
 		s.answers = append(s.answers, in)
 		s.tell("%s: intent %d: %T", s.name, o.Intent, in)
@@ -474,7 +472,7 @@ func (s *seat) fingerprint() string {
 	r := s.replica
 	drafts := ""
 	for _, m := range r.Drafts() {
-		drafts += fmt.Sprintf(" %.4x:%v:%d", m.ID, m.Status, m.Attempts)
+		drafts += fmt.Sprintf(" %x:%v:%d", m.ID[:4], m.Status, m.Attempts)
 	}
 	return fmt.Sprintf("epoch %d %.8x, cursor %d, intents %v, drafts%s, stalled %q, active %v, tree %.8x",
 		r.Epoch(), r.EpochAuthenticator(), r.Cursor(), r.Outstanding(), drafts, r.Stalled(), r.Active(), r.Group().Context().TreeHash)

@@ -66,16 +66,16 @@ type host struct {
 // each group.
 type home struct {
 	*host
-	name    string
-	person  *person
-	signer  *mls.Signer
-	secrets []*group.KeyPackageSecrets // newest last; those before still open welcomes
-	hidden  bool                       // its key package cannot be had
-	vault   *persistence.Vault
-	key     persistence.Key
-	known   map[string]uint64 // by inbox: how far the identity log was verified here
-	seats   []*seat
-	evil    bool // has broken the rules on purpose: nothing is promised to it
+	name     string
+	person   *person
+	signer   *mls.Signer
+	secrets  []*group.KeyPackageSecrets // newest last; those before still open welcomes
+	hidden   bool                       // its key package cannot be had
+	vault    *persistence.Vault
+	key      persistence.Key
+	known    map[string]uint64 // by inbox: how far the identity log was verified here
+	seats    []*seat
+	evil     bool // has broken the rules on purpose: nothing is promised to it
 	restored bool // its store was once put back to an older state
 }
 
@@ -98,6 +98,9 @@ func newWorld(seed uint64, o Options) *world {
 	}
 	for _, f := range allFaults {
 		w.faults[f] = w.chance(1, 3)
+		if f == faultRewind || f == faultRollback { // they excuse much
+			w.faults[f] = w.chance(1, 10)
+		}
 	}
 	if w.chance(1, 10) { // the worst of days
 		for _, f := range allFaults {
@@ -202,7 +205,9 @@ func (w *world) createGroup(n int) {
 	w.must(err)
 	s.replica, s.rows, s.live = r, true, true
 	g.found(s)
-	w.must(s.save(fx.Save, true))
+	var b persistence.Batch
+	s.addRows(&b, fx.Save)
+	w.must(s.vault.Apply(ctx, &b, persistence.Durable))
 	s.carryRest(fx)
 	var inboxes []string
 	for _, p := range w.people {

@@ -150,18 +150,25 @@ func (r *request) size() int {
 	return n
 }
 
-// commit writes a group and answers each of its requests, or leaves the durable
-// ones to the syncer.
+// commit writes a group: at once, unless what PutAbsent makes is too much.
 func (c *committer) commit(group []*request) {
-	group = c.resolve(group)
-	if err := c.write(); err != nil {
-		for _, r := range group {
+	for len(group) > 0 {
+		var taken []*request
+		taken, group = c.resolve(group)
+		c.answer(taken, c.write())
+	}
+}
+
+// answer tells each request its outcome, or leaves it to the syncer.
+func (c *committer) answer(taken []*request, err error) {
+	if err != nil {
+		for _, r := range taken {
 			r.result <- err
 		}
 		return
 	}
 	var durable []*request
-	for _, r := range group {
+	for _, r := range taken {
 		if r.durable {
 			durable = append(durable, r)
 		} else {

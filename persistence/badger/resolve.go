@@ -11,22 +11,28 @@ import (
 )
 
 // resolve collects the group's changes in c.ops, with every PutAbsent decided,
-// and returns the requests that take part. The others have been answered.
-func (c *committer) resolve(group []*request) []*request {
+// and returns the requests that take part, and those that no longer fit. The
+// others have been answered.
+func (c *committer) resolve(group []*request) (taken, rest []*request) {
 	c.ops = c.ops[:0]
 	clear(c.seen)
 	conditional := slices.ContainsFunc(group, (*request).conditional)
-	taken := group[:0]
-	for _, r := range group {
+	taken = group[:0]
+	total := 0
+	for i, r := range group {
 		start := len(c.ops)
-		if err := c.resolveOne(r, conditional); err != nil {
+		size, err := c.resolveOne(r, conditional)
+		if err != nil {
 			c.drop(start)
 			r.result <- err
 			continue
 		}
 		taken = append(taken, r)
+		if total += size; total >= groupBytes {
+			return taken, group[i+1:]
+		}
 	}
-	return taken
+	return taken, nil
 }
 
 func (r *request) conditional() bool {
@@ -35,33 +41,32 @@ func (r *request) conditional() bool {
 
 // resolveOne adds a request's changes to c.ops. Where the group is conditional
 // it also keeps c.seen, which later requests of the group decide by.
-func (c *committer) resolveOne(r *request, conditional bool) error {
+func (c *committer) resolveOne(r *request, conditional bool) (size int, err error) {
 	if err := r.ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	size := 0
 	for _, op := range r.ops {
 		if op.Kind == persistence.PutAbsent {
 			there, err := c.there(op.Key)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			if there {
 				continue
 			}
 			if op.Value, err = op.MakeValue(); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		if size += len(op.Key) + len(op.Value); size > persistence.MaxBatch {
-			return fmt.Errorf("%w: batch exceeds %d bytes", persistence.ErrLimit, persistence.MaxBatch)
+			return 0, fmt.Errorf("%w: batch exceeds %d bytes", persistence.ErrLimit, persistence.MaxBatch)
 		}
 		c.ops = append(c.ops, op)
 		if conditional {
 			c.seen[string(op.Key)] = op.Kind != persistence.Delete
 		}
 	}
-	return nil
+	return size, nil
 }
 
 // drop takes the changes of a request that failed out of the group.

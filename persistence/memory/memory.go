@@ -105,6 +105,7 @@ func (s *Store) Apply(ctx context.Context, b *persistence.Batch, d persistence.D
 
 // change returns the tree with the batch applied.
 func change(root *node, b *persistence.Batch) (*node, error) {
+	made := persistence.Batch{} // what the limit of a batch counts
 	for i := range b.Ops {
 		switch op := &b.Ops[i]; op.Kind {
 		case persistence.Put:
@@ -120,9 +121,10 @@ func change(root *node, b *persistence.Batch) (*node, error) {
 				return nil, err
 			}
 			root = root.put(op.Key, value)
+			made.Put(op.Key, value)
 		}
 	}
-	return root, nil
+	return root, made.Check()
 }
 
 // Sync implements persistence.Store.

@@ -1,0 +1,3 @@
+package conclave_test
+
+func childProcess() {}

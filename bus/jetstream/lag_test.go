@@ -1,0 +1,97 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// A follower that lags answers every other read, and knows nothing: what was
+// acknowledged is read all the same, since the leader is asked about the end.
+func TestReadsAreCompleteThoughAFollowerLags(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b, err := Open(ctx, Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.replicated.Store(true)
+
+	follower, err := nats.Connect(b.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer follower.Close()
+	asked := 0
+	_, err = follower.QueueSubscribe("$JS.API.DIRECT.GET."+b.stream(0), "_sys_", func(m *nats.Msg) {
+		asked++
+		answer := nats.NewMsg(m.Reply)
+		answer.Header.Set("Status", "404")
+		answer.Header.Set("Description", "Message Not Found")
+		m.RespondMsg(answer)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := follower.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	var topics []bus.Topic
+	for n := range sweepFrom + 1 {
+		topic, err := bus.MessagesOf(fmt.Appendf(nil, "%016d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		topics = append(topics, topic)
+	}
+	const each = 20
+	m := topics[0]
+	for n := range each {
+		if _, err := b.Publish(ctx, m, fmt.Append(nil, n)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.Read(ctx, 0, 100, m)
+		if err != nil || len(got) != n+1 {
+			t.Fatalf("read %d of %d, %v", len(got), n+1, err)
+		}
+		last, err := b.Last(ctx, m)
+		if err != nil || last[0] != got[n].ID {
+			t.Fatalf("last is %v, %v; want %d", last, err, got[n].ID)
+		}
+	}
+	// A feed catches up by topics, and by one sweep where they are many.
+	for _, follow := range [][]bus.Topic{topics[:2], topics} {
+		f, err := b.Open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Follow(ctx, 0, follow...); err != nil {
+			t.Fatal(err)
+		}
+		var newest bus.ID
+		for n := 0; n < each; {
+			batch, err := f.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range batch {
+				if string(e.Payload) != fmt.Sprint(n) || e.ID <= newest {
+					t.Fatalf("envelope %d is %q", n, e.Payload)
+				}
+				n, newest = n+1, e.ID
+			}
+		}
+		f.Close()
+	}
+	follower.Close()
+	if asked == 0 {
+		t.Fatal("the follower was never asked")
+	}
+}
