@@ -198,8 +198,9 @@ func TestDeleteLocalDatabase(t *testing.T) {
 	}
 	// The old handle must not take the new installation with it.
 	w.do(alix.DeleteLocalDatabase(w.ctx, conclave.DeleteOptions{Confirm: true}))
-	if w.installation(wallet, "").InstallationID() != again.InstallationID() {
-		t.Error("the new installation is not found any more")
+	found, err := w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{DatabaseKey: again.DatabaseKey()})
+	if err != nil || found.InstallationID() != again.InstallationID() {
+		t.Fatalf("the new installation is not found any more: %v", err)
 	}
 	w.do(again.Conversations().SyncAll(w.ctx))
 	if list := must[[]*conclave.Group](t)(again.Conversations().List(w.ctx)); len(list) != 0 {

@@ -70,10 +70,7 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	}
 	id := GroupID(replica.ID())
 	var b persistence.Batch
-	if err := s.addRows(&b, installation.vault, id, fx.Save); err != nil {
-		return GroupID{}, err
-	}
-	if err := installation.vault.Apply(ctx, &b, persistence.Durable); err != nil {
+	if err := s.commit(ctx, &b, installation.vault, id, replica.Epoch(), fx.Save, persistence.Durable); err != nil {
 		return GroupID{}, fmt.Errorf("actors: store group: %w", err)
 	}
 	if installation.listens() {
@@ -326,12 +323,11 @@ func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) erro
 			return err
 		}
 	}
-	err = persistence.ScanShared(ctx, s.cfg.Store, s.space, id[:], nil, func(row persistence.SharedRow) bool {
-		row.Delete(&b)
-		return true
-	})
-	if err != nil {
+	if err := installation.vault.DeletePin(&b, id[:]); err != nil {
 		return err
 	}
-	return installation.vault.Apply(ctx, &b, persistence.Lazy)
+	if err := installation.vault.Apply(ctx, &b, persistence.Lazy); err != nil {
+		return err
+	}
+	return s.sweep(ctx, id)
 }

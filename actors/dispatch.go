@@ -40,7 +40,10 @@ type readMark struct{ behind bool }
 type groupNews struct{ items []group.Delivered }
 
 // News for an installation.
-type welcomeNews struct{ envelopes []bus.Envelope }
+type welcomeNews struct {
+	after     bus.ID // what was handed out before
+	envelopes []bus.Envelope
+}
 
 // fallenBehind tells an actor that it was passed over: it reads the log from
 // its own cursor.
@@ -89,13 +92,19 @@ func (d *dispatcher) unfollow(name string, topics ...bus.Topic) {
 	}
 }
 
-// caughtUp gives an actor its credit back.
-func (d *dispatcher) caughtUp(name string, topic bus.Topic) {
+// caughtUp gives an actor that has read to its cursor's end its credit back, and
+// reports whether it was passed over with something beyond that meanwhile: then
+// it reads once more.
+func (d *dispatcher) caughtUp(name string, topic bus.Topic, end bus.ID) (more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if f := d.logs[topic]; f != nil && f.readers[name] != nil {
-		f.readers[name].behind = false
+	f := d.logs[topic]
+	if f == nil || f.readers[name] == nil {
+		return false
 	}
+	more = f.readers[name].behind && f.at > end
+	f.readers[name].behind = false
+	return more
 }
 
 // run hands out what arrives until the feed is closed.
@@ -142,7 +151,7 @@ func (d *dispatcher) handOut(batch []bus.Envelope) {
 	}
 	for _, f := range order {
 		envelopes := news[f]
-		msg := any(welcomeNews{envelopes})
+		msg := any(welcomeNews{f.at, envelopes})
 		if k := envelopes[0].Topic.Kind(); k == bus.GroupCommits || k == bus.GroupMessages {
 			msg = groupNews{decode(d.realm, f.at, envelopes)}
 		}

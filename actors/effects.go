@@ -52,15 +52,14 @@ func (a *groupActor) save(ctx context.Context, changes []group.Row, durable bool
 	if err := a.sys.fault(PointSave); err != nil {
 		return err
 	}
-	var b persistence.Batch
-	if err := a.sys.addRows(&b, a.in.vault, a.id, changes); err != nil {
-		return err
-	}
 	d := persistence.Lazy
 	if durable {
 		d = persistence.Durable
 	}
-	return a.in.vault.Apply(ctx, &b, d)
+	began := time.Now()
+	err := a.sys.commit(ctx, new(persistence.Batch), a.in.vault, a.id, a.replica.Epoch(), changes, d)
+	a.sys.cfg.Telemetry.SaveLatency.Observe(time.Since(began))
+	return err
 }
 
 // rows reads this replica's rows.

@@ -60,8 +60,11 @@ type (
 	rejoin struct{ join group.JoinConfig }
 	// syncAt is syncNow by somebody who knows the log's newest entry.
 	syncAt struct{ last bus.ID }
+	// unsaved says that the replica is ahead of its store.
+	unsaved struct{ err error }
 	// logRead says that a read of the log has come to its end.
 	logRead struct {
+		of        *groupActor // who began it
 		end       bus.ID
 		mark      uint64 // of the Effects.Read that it answers
 		unchanged bool   // nothing was there to be read, nor asked for
@@ -115,7 +118,11 @@ func (a *groupActor) Idle() bool {
 	if a.reading() || len(a.syncs) > 0 || a.wanted() || !a.outbox.empty() {
 		return false
 	}
-	return a.save(a.sys.ctx, a.replica.Passivate(), false) == nil
+	if err := a.save(a.sys.ctx, a.replica.Passivate(), false); err != nil {
+		_ = a.sys.engine.Tell(a.outbox.to, unsaved{err})
+		return false
+	}
+	return true
 }
 
 // Receive takes one message.
@@ -156,6 +163,8 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 	case fallenBehind:
 		a.read(ctx)
 		return nil
+	case unsaved:
+		return crash(fmt.Errorf("save: %w", m.err))
 	case logRead:
 		return a.logRead(ctx, m)
 	case logRewound:
@@ -347,11 +356,11 @@ func (a *groupActor) read(ctx *engine.Context) {
 	}
 	a.begun++
 	a.again = false
-	r := logReader{a.sys, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.mark}
+	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.mark}
 	wanted := a.wanted()
 	a.sys.beside(func(c context.Context) {
 		if !wanted && r.unchanged(c) {
-			_ = r.sys.engine.Tell(r.to, logRead{end: r.after, mark: r.mark, unchanged: true})
+			_ = r.sys.engine.Tell(r.to, logRead{of: a, end: r.after, mark: r.mark, unchanged: true})
 			return
 		}
 		r.run(c)
@@ -361,6 +370,7 @@ func (a *groupActor) read(ctx *engine.Context) {
 // A logReader is one read of a group's log.
 type logReader struct {
 	sys   *System
+	of    *groupActor // not to be touched: it has its own turns
 	to    engine.Ref
 	id    GroupID
 	after bus.ID
@@ -394,13 +404,16 @@ func (r logReader) run(ctx context.Context) {
 			break
 		}
 	}
-	_ = r.sys.engine.Tell(r.to, logRead{end: end, mark: r.mark, err: err}) // a stopped actor needs no answer
+	_ = r.sys.engine.Tell(r.to, logRead{of: r.of, end: end, mark: r.mark, err: err}) // a stopped actor needs no answer
 }
 
 // retryRead is how long an actor waits after a read that failed.
 const retryRead = time.Second
 
 func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
+	if m.of != a {
+		return nil // of a life before a crash
+	}
 	a.ended++
 	switch {
 	case a.ended <= a.stale:
@@ -424,7 +437,9 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 		return nil
 	}
 	commits, _ := topicsOf(a.id)
-	a.sys.feed.caughtUp(ctx.Self().Name(), commits)
+	if a.sys.feed.caughtUp(ctx.Self().Name(), commits, m.end) {
+		a.again = true
+	}
 	if !m.unchanged {
 		a.answered = max(a.answered, m.mark)
 		if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {

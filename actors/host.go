@@ -141,8 +141,14 @@ func (s *System) hooks() engine.Hooks {
 			s.restarts.Add(1)
 			s.log.Info("actor restarted", keyActor, kindOf(name).String())
 		},
-		OnStalled:   func(name string) { s.log.Error("actor stalled", keyActor, kindOf(name).String()) },
-		OnRecovered: func(name string) { s.log.Info("actor recovered", keyActor, kindOf(name).String()) },
+		OnStalled: func(name string) {
+			t.Stalled.Of(kindOf(name)).Add(1)
+			s.log.Error("actor stalled", keyActor, kindOf(name).String())
+		},
+		OnRecovered: func(name string) {
+			t.Stalled.Of(kindOf(name)).Add(-1)
+			s.log.Info("actor recovered", keyActor, kindOf(name).String())
+		},
 		OnDead: func(name string, msg any) {
 			t.Dead.Of(kindOf(name)).Inc()
 			s.log.Error("message undelivered", keyActor, kindOf(name).String(), "message", fmt.Sprintf("%T", msg))

@@ -334,6 +334,9 @@ func (s *System) Delete(ctx context.Context, id InstallationID, owner identity.I
 	if err := persistence.DestroyVault(ctx, s.cfg.Store, id); err != nil {
 		return err
 	}
+	if err := s.sweepOrphans(ctx); err != nil {
+		return err
+	}
 	// The wallet may have a newer installation under that name.
 	row, err := persistence.HostGet(ctx, s.cfg.Store, indexRow(owner, database))
 	if errors.Is(err, persistence.ErrNotFound) || err == nil && !bytes.Equal(row, id[:]) {

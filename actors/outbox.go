@@ -12,6 +12,7 @@ import (
 	"github.com/conclave-chat/conclave/actors/engine"
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/internal/telemetry"
 )
 
 // An outbox publishes one replica's envelopes in order, beside its mailbox, and
@@ -125,17 +126,30 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 			answer = group.Refused{Intent: out.Intent, Reason: err.Error(), Final: true}
 		case errors.Is(err, bus.ErrRefused):
 			answer = group.Refused{Intent: out.Intent, Reason: err.Error()}
-		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable):
+		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
 			return err
 		default:
 			answer = group.Unknown{Intent: out.Intent}
 		}
+		o.count(out, err)
 		return nil
 	})
 	if o.ctx.Err() != nil {
 		return nil
 	}
 	return answer
+}
+
+// count counts a publish that ended.
+func (o *outbox) count(out group.Outbound, err error) {
+	kind := telemetry.KindApplication
+	if out.Topic == group.TopicCommits {
+		kind = telemetry.KindCommit
+	}
+	o.sys.cfg.Telemetry.Attempts.Of(kind).Inc()
+	if err == nil {
+		o.sys.cfg.Telemetry.Published.Of(kind).Inc()
+	}
 }
 
 // welcomesAtOnce bounds the publishes that wait for the bus together.

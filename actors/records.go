@@ -82,6 +82,8 @@ func (s *System) addRows(b *persistence.Batch, v *persistence.Vault, id GroupID,
 			continue
 		}
 		switch {
+		case r.Table.Shared() && r.Value == nil:
+			// A claim that is given up: the pin moves, and the sweep does the rest.
 		case r.Table.Shared() && len(r.Secret) == 32:
 			persistence.PutShared(b, s.space, sharedSuffix(id, r.Table, r.Key), [32]byte(r.Secret), r.Value)
 		case r.Table.Shared():

@@ -120,6 +120,7 @@ type System struct {
 	reader   *reader
 	streams  streams
 	pointees pointees
+	sweeper  sweeper
 	restarts atomic.Uint64
 	unscrape func()
 
@@ -153,7 +154,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.inboxes = newDirectory(s.ctx, cfg)
-	s.engine, err = engine.New(engine.Config{Hooks: s.hooks()})
+	s.engine, err = engine.New(engine.Config{Hooks: s.hooks(), IdleTick: min(max(cfg.IdleAfter/8, time.Millisecond), time.Second)})
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +212,9 @@ func (s *System) Close(ctx context.Context) error {
 	s.unscrape()
 	err := s.feed.feed.Close()
 	err = errors.Join(err, s.engine.Shutdown(ctx))
+	s.mu.Lock() // from here on nothing begins beside the mailboxes
 	s.stop()
+	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.work.Wait(); close(done) }()
 	select {

@@ -25,6 +25,7 @@ type installationActor struct {
 	alarm  alarm // wakes what waits for the network to come back
 
 	reading bool
+	again   bool // another read is wanted once this one ends
 }
 
 // What an installation actor is asked, beside welcomeNews and setLive.
@@ -33,6 +34,7 @@ type (
 	syncWelcomes struct{}
 	// welcomesRead is what a read of the topic found.
 	welcomesRead struct {
+		of        *installationActor // who began it
 		envelopes []bus.Envelope
 		err       error
 	}
@@ -78,6 +80,10 @@ func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 	}
 	switch m := msg.(type) {
 	case welcomeNews:
+		if m.after > a.last() {
+			a.read(ctx) // something lies between that was not heard of
+			return nil
+		}
 		a.enqueue(ctx, m.envelopes)
 		return nil
 	case syncWelcomes:
@@ -126,20 +132,29 @@ func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
 // read reads the topic beside the mailbox, from what was read before.
 func (a *installationActor) read(ctx *engine.Context) {
 	if a.reading {
+		a.again = true
 		return
 	}
-	a.reading = true
-	after, self := a.cursor, ctx.Self()
-	if n := len(a.queue); n > 0 {
-		after = a.queue[n-1].ID
-	}
+	a.reading, a.again = true, false
+	after, self := a.last(), ctx.Self()
 	a.sys.beside(func(c context.Context) {
 		envelopes, err := a.sys.cfg.Bus.Read(c, after, pageSize, welcomeTopic(a.in.id))
-		_ = a.sys.engine.Tell(self, welcomesRead{envelopes, err})
+		_ = a.sys.engine.Tell(self, welcomesRead{a, envelopes, err})
 	})
 }
 
+// last is the newest welcome that was read.
+func (a *installationActor) last() bus.ID {
+	if n := len(a.queue); n > 0 {
+		return a.queue[n-1].ID
+	}
+	return a.cursor
+}
+
 func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) error {
+	if m.of != a {
+		return nil // of a life before a crash, when more had been read
+	}
 	a.reading = false
 	if m.err != nil {
 		a.sys.log.Warn("welcomes not read", installationAttr(a.in.id), keyErr, m.err)
@@ -151,10 +166,8 @@ func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) er
 		return nil
 	}
 	a.enqueue(ctx, m.envelopes)
-	if len(m.envelopes) == pageSize {
+	if len(m.envelopes) == pageSize || a.sys.feed.caughtUp(ctx.Self().Name(), welcomeTopic(a.in.id), a.last()) || a.again {
 		a.read(ctx)
-	} else {
-		a.sys.feed.caughtUp(ctx.Self().Name(), welcomeTopic(a.in.id))
 	}
 	a.settle()
 	return nil
@@ -163,11 +176,7 @@ func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) er
 // enqueue takes welcomes that were not seen before.
 func (a *installationActor) enqueue(ctx *engine.Context, envelopes []bus.Envelope) {
 	for _, e := range envelopes {
-		last := a.cursor
-		if n := len(a.queue); n > 0 {
-			last = a.queue[n-1].ID
-		}
-		if e.ID > last {
+		if e.ID > a.last() {
 			a.queue = append(a.queue, e)
 		}
 	}
@@ -313,11 +322,8 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 		return crash(err)
 	}
 	var b persistence.Batch
-	if err := a.sys.addRows(&b, a.in.vault, id, fx.Save); err != nil {
-		return crash(err)
-	}
 	a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
-	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+	if err := a.sys.commit(ctx.Context(), &b, a.in.vault, id, replica.Epoch(), fx.Save, persistence.Lazy); err != nil {
 		return crash(fmt.Errorf("save group: %w", err))
 	}
 	for _, e := range fx.Emit {

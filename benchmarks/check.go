@@ -31,7 +31,7 @@ func (c *Crowd) Check(ctx context.Context, h *conclave.Host, groups []Group, lin
 	var mu sync.Mutex
 	var all Verdict
 	err := c.each(ctx, done, func(ctx context.Context, i int, m *member) error {
-		client, err := h.LoadClient(ctx, m.client.InstallationID(), m.key)
+		client, err := h.LoadClient(ctx, m.id, m.key)
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,8 @@ type Crowd struct{ members []*member }
 type member struct {
 	wallet *ethereum.Key
 	key    conclave.Key
-	client *conclave.Client // from Register on
+	id     conclave.InstallationID // from Register on, as is client
+	client *conclave.Client
 }
 
 // crowdFile holds a line for each member: the wallet's private key and the
@@ -126,7 +127,9 @@ func (c *Crowd) Register(ctx context.Context, h *conclave.Host, done func()) err
 		client, err := again(ctx, func() (*conclave.Client, error) {
 			return h.CreateClient(ctx, m.wallet, conclave.ClientOptions{DatabaseKey: m.key})
 		})
-		m.client = client
+		if err == nil {
+			m.client, m.id = client, client.InstallationID()
+		}
 		return err
 	})
 }

@@ -18,8 +18,8 @@ func Machine() string {
 	return name + ", " + strconv.Itoa(runtime.GOMAXPROCS(0)) + " cores, " + runtime.GOOS + ", " + runtime.Version()
 }
 
-// Commit is the source's revision, where the build knows it.
-func Commit() string {
+// Revision is the source's revision, where the build knows it.
+func Revision() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -74,6 +74,10 @@ type sealed struct {
 	hash    [32]byte // of the MLSMessage, by which the own envelope is known in the log
 	payload []byte   // for the wire
 
+	// Of messages: their place among all that were sealed since loading. One
+	// from before has 0.
+	turn uint64
+
 	// Of commits: the private part, kept decoded as well while in memory.
 	staged  []byte
 	data    []byte // the MLSMessage
@@ -292,6 +296,10 @@ func (s *step) resend(it *intent) {
 		}
 		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
 	case it.sealed.epoch != s.group.Epoch() && !it.isReoffer():
+		s.unseal(it)
+	case it.isSend() && it.sealed.turn < s.echoed:
+		// Receivers open few messages out of order, and later ones are in the
+		// log: it needs a later key.
 		s.unseal(it)
 	default:
 		it = s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 })

@@ -42,14 +42,14 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	if err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
-	s.saved = s.group
+	s.saved, s.echoed = s.group, 1
 	if s.meta, err = s.decode(s.group.Extensions()); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
 	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
-	if !s.alone {
+	if !s.stranded() {
 		s.stalled = "" // whatever it waited for is asked for again
 		if want := s.meta.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
 			s.stall("the group needs version " + want + " of its clients")

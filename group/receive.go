@@ -88,7 +88,7 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 		}
 		err = errOwnMessage
 		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
-			// The others may have followed it; its keys are lost here.
+			// The others followed it; its keys are lost here.
 			s.strand(fmt.Sprintf("own commit %d is not known to this store", d.ID))
 		}
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
@@ -193,9 +193,6 @@ func (s *step) reject(d Delivered, hash [32]byte, reason error) {
 func (s *step) wait(d Delivered, need []IdentityAt) {
 	s.waiting = &d
 	s.fx.Resolve = need
-	if s.alone {
-		return
-	}
 	s.stall(fmt.Sprintf("envelope %d waits for inbox %s at %d", d.ID, need[0].Inbox, need[0].Sequence))
 }
 
@@ -206,9 +203,7 @@ func (s *step) resolved() error {
 	}
 	d := *s.waiting
 	s.waiting, s.settled = nil, true
-	if !s.alone {
-		s.resume()
-	}
+	s.resume()
 	if err := s.receive(d); err != nil {
 		return err
 	}

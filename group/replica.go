@@ -85,6 +85,8 @@ type Replica struct {
 	recent  []uint64  // the last messages' ids, a ring; see seen
 	newest  int       // the ring's next slot
 
+	turns    uint64     // messages sealed since loading
+	echoed   uint64     // the last of them that the log delivered, at least 1
 	caughtUp bool       // the log was read to its end since loading: sealing is safe
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
@@ -108,7 +110,6 @@ type position struct {
 	rewinds    uint64   // times the log went backwards
 	rejected   uint64   // envelopes rejected; the next slot of that table
 	stalled    string   // why it cannot go on; empty: it can
-	alone      bool     // stalled for good: the others are in an epoch that this replica cannot reach
 	lost       bool     // the log lost the commit that led to this epoch
 	dead       bool     // the others went on without this replica: only a welcome brings it back
 	heal       bool     // the store was rolled back: a key update comes before anything is sent
@@ -288,23 +289,27 @@ func (s *step) delete(t Table, key []byte) { s.put(t, key, nil) }
 
 // stall makes a state visible in which the replica waits.
 func (s *step) stall(reason string) {
-	if s.stalled != reason {
+	if s.stalled != reason && (s.stalled == "" || !s.stranded()) {
 		s.stalled, s.dirt = reason, true
 		s.emit(Stalled{Reason: reason})
 	}
 }
 
-// strand is a stall that no input ends but a commit that this replica can
-// follow: until then it is alone in its epoch, and what it sealed there would
-// reach nobody.
+// strand is a stall that only a welcome ends: the others are in an epoch that
+// this replica cannot reach. Commits that fit its own epoch are on a branch that
+// nobody is on.
 func (s *step) strand(reason string) {
-	s.alone = true
+	s.dead = true
 	s.stall(reason)
 }
 
+// stranded reports whether the replica is in an epoch without the others.
+func (s *step) stranded() bool { return s.lost || s.dead }
+
+// resume ends a stall, but not one that is for more than a delivery.
 func (s *step) resume() {
-	if s.stalled != "" {
-		s.stalled, s.alone, s.dirt = "", false, true
+	if s.stalled != "" && !s.stranded() {
+		s.stalled, s.dirt = "", true
 		s.emit(Resumed{})
 	}
 }

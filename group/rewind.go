@@ -38,7 +38,8 @@ func (s *step) rewound(in Rewound) error {
 		}
 	}
 	if s.applied > in.End {
-		s.strand(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
+		s.lost = true
+		s.stall(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
 	}
 	return nil
 }
@@ -99,9 +100,7 @@ func (s *step) keep(it *intent) {
 // offeredAgain: the commit that led to this epoch is in the log once more.
 func (s *step) offeredAgain(d Delivered) {
 	s.applied, s.lost = d.ID, false
-	if !s.dead {
-		s.resume()
-	}
+	s.resume()
 	if it := s.outstanding(s.commit); it != nil {
 		s.keptAt = d.ID
 		s.drop(it)

@@ -141,7 +141,9 @@ func (s *step) seal(it *intent) (*intent, error) {
 	}
 	s.saveMLS(next.Rows(s.group))
 	s.group = next
+	s.turns++
 	return s.commitTo(it, &sealed{
+		turn:    s.turns,
 		epoch:   s.group.Epoch(),
 		hash:    hashOf(data),
 		payload: EncodeGroupMessage(data, hmac, wish.Push),
@@ -191,6 +193,7 @@ func hopeless(err error) bool {
 
 // echoSend: the log delivers the own message that an intent sent.
 func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
+	s.echoed = max(s.echoed, it.sealed.turn)
 	if epoch+pastEpochs < s.group.Epoch() {
 		// It came so late that nobody opens it: once more, same message.
 		s.unseal(it)

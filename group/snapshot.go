@@ -107,7 +107,6 @@ func (s *step) encodeMeta() []byte {
 		w.uint(n)
 	}
 	w.string(s.stalled)
-	w.bool(s.alone)
 	w.raw(s.commit[:])
 	w.uint(s.kept)
 	w.uint(s.keptAt)
@@ -129,7 +128,6 @@ func (r *Replica) decodeMeta(b []byte) error {
 		*n = d.uint()
 	}
 	r.stalled = d.string()
-	r.alone = d.bool()
 	d.fixed(r.commit[:])
 	r.kept, r.keptAt = d.uint(), d.uint()
 	r.lost, r.dead = d.bool(), d.bool()

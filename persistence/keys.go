@@ -28,28 +28,9 @@ const (
 	spacePin    = 0x05
 )
 
-// A RecordType says what a record is about. Numbers are part of the format.
+// A RecordType says what a record is about. Whoever stores records of a type
+// fixes its number, its plaintext and its suffix; numbers are part of the format.
 type RecordType byte
-
-// The records of an installation. The package that owns a type fixes its
-// plaintext; the suffix is given here.
-const (
-	TypeInstallation RecordType = 1  // (empty): signature key, inbox, settings
-	TypeKeyPackage   RecordType = 2  // key package reference: private half of a published key package
-	TypeGroup        RecordType = 3  // group: the replica's state
-	TypeEpoch        RecordType = 4  // group, epoch: secrets of one epoch
-	TypeRatchet      RecordType = 5  // group, epoch, leaf: one sender's ratchet
-	TypeMessage      RecordType = 6  // group, sequence: a message or its pointer to the shared body
-	TypeMessageID    RecordType = 7  // message id: where the message is
-	TypeIntent       RecordType = 8  // group, number: what is to be sent
-	TypeCursor       RecordType = 9  // topic: how far the log was read
-	TypeConsent      RecordType = 10 // entity: allowed or denied
-	TypeIdentity     RecordType = 11 // inbox, sequence: association state
-	TypeRejected     RecordType = 12 // group, sequence: an envelope that was not accepted, and why
-	TypeStaged       RecordType = 13 // group: the commit that awaits its delivery
-	TypeWelcome      RecordType = 14 // sequence: a welcome that waits or was refused
-	TypeBlob         RecordType = 15 // id: anything large that another record points to
-)
 
 // A Realm is one trust domain: records are shared inside it only.
 type Realm [16]byte

@@ -24,7 +24,7 @@ var (
 	realm = persistence.Realm{7}
 )
 
-const message = persistence.TypeMessage
+const message = persistence.RecordType(6)
 
 // rows returns every row of the store as it lies there.
 func rows(t *testing.T, store persistence.Store) map[string]string {

@@ -50,6 +50,7 @@ type Bus struct {
 	info atomic.Pointer[bus.Info]
 	// replicated says that followers answer reads too, and may lag.
 	replicated atomic.Bool
+	directGet  string // what any replica answers reads under, before the stream's name
 	tails      []*tail
 	slots      chan struct{} // one for each publish under way
 	refusals   refusals
@@ -103,9 +104,10 @@ func (b *Bus) Connect(ctx context.Context) (*Bus, error) {
 func connect(ctx context.Context, cfg Config, server *embedded) (*Bus, error) {
 	b := &Bus{
 		cfg: cfg, log: cfg.Logger, server: server,
-		slots:    make(chan struct{}, maxPublishing),
-		feeds:    make(map[*feed]struct{}),
-		services: make(map[*service]struct{}),
+		directGet: "$JS.API.DIRECT.GET.",
+		slots:     make(chan struct{}, maxPublishing),
+		feeds:     make(map[*feed]struct{}),
+		services:  make(map[*service]struct{}),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.link, b.unlink = context.WithCancel(b.ctx)

@@ -64,7 +64,7 @@ func (b *Bus) getBatch(ctx context.Context, shard int, req getRequest) (got []st
 		return nil, 0, err
 	}
 	defer sub.Unsubscribe()
-	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+b.stream(shard), inbox, body); err != nil {
+	if err := b.nc.PublishRequest(b.directGet+b.stream(shard), inbox, body); err != nil {
 		return nil, 0, err
 	}
 	var before uint64

@@ -147,7 +147,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	ready.Store(true)
 	at := o.nats
 	if at == "" {
-		at = "nats://" + o.listen
+		at = b.ClientURL()
 	}
 	info := b.Info()
 	fmt.Fprintf(c.out, "serving at %s, %d shards, log %.16s\n", at, info.Shards, info.Incarnation)

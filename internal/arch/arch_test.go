@@ -53,7 +53,6 @@ var mayLock = []string{"mls/realm.go"}
 var doors = map[string][]string{
 	"github.com/asynkron/protoactor-go":   {"actors/engine"},
 	"github.com/nats-io":                  {"bus/jetstream"},
-	"github.com/synadia-io":               {"bus/jetstream"},
 	"github.com/dgraph-io/badger":         {"persistence/badger"},
 	"github.com/ethereum/go-ethereum":     {"identity/ethereum"},
 	"go.opentelemetry.io":                 {"internal/telemetry"},

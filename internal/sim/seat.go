@@ -395,6 +395,9 @@ func (s *seat) send() bool {
 	}
 	s.must(err)
 	s.tell("%s: envelope %d", s.name, ack.ID)
+	if o.ExpectLast && s.has(faultNoCompareAndSet) {
+		s.counters[string(faultNoCompareAndSet)]++
+	}
 	if s.hit(faultTwice, 1, 8) {
 		s.wait(time.Minute) // beyond the bus's window
 		_, err := s.publish(o.Topic, o.ID, o.Payload)

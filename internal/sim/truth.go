@@ -32,7 +32,7 @@ type truth struct {
 	founder           *home
 
 	epochs      []*epoch
-	lost        map[string]bool        // authenticators of epochs that the log has lost
+	lost        map[string]*epoch      // by authenticator: epochs whose commit the log has lost
 	sent        map[[32]byte]*envelope // by hash of the MLSMessage
 	intents     map[intent]group.MessageID
 	status      map[own]group.DeliveryStatus
@@ -48,7 +48,7 @@ type epoch struct {
 	authenticator string
 	tree          string
 	members       map[string]string // installation to inbox
-	committer     *home             // nil: the founder's first
+	sealed        *envelope         // its commit; nil: the founder made the epoch
 }
 
 // An envelope is something that a seat has sealed.
@@ -90,7 +90,7 @@ func newTruth(w *world, n int) *truth {
 	id := sha256.Sum256(fmt.Appendf(nil, "group %d of %d", n, w.seed))
 	g := &truth{
 		world: w, index: n, id: id[:16],
-		lost:        map[string]bool{},
+		lost:        map[string]*epoch{},
 		sent:        map[[32]byte]*envelope{},
 		intents:     map[intent]group.MessageID{},
 		status:      map[own]group.DeliveryStatus{},
@@ -122,11 +122,29 @@ func (g *truth) moved(s *seat, before *mls.Group) {
 	case before.Active() && !now.Active():
 		g.counters["removals"]++
 		g.removals = append(g.removals, removal{s, before.Epoch() + 1, before, now})
-	case !now.Active() || now.Epoch() == before.Epoch():
-	case g.lost[string(before.EpochAuthenticator())]:
-		g.lost[string(now.EpochAuthenticator())] = true
+	case !now.Active():
+	case g.lost[string(before.EpochAuthenticator())] != nil:
+		g.astray(s, before)
+	case now.Epoch() == before.Epoch():
 	default:
 		g.enter(s, s.replica.Cursor(), before)
+	}
+}
+
+// astray looks at a replica in an epoch that the log has lost. What it goes on
+// to is lost as well, unless the log has the epoch's commit again.
+func (g *truth) astray(s *seat, before *mls.Group) {
+	now := s.replica.Group()
+	e := g.lost[string(before.EpochAuthenticator())]
+	if now.Epoch() != before.Epoch() {
+		g.lost[string(now.EpochAuthenticator())] = &epoch{sealed: g.envelopeAt(s.replica.Cursor())}
+		return
+	}
+	if e.sealed != nil && now.Epoch() == uint64(len(g.epochs)) && g.envelopeAt(s.replica.Cursor()) == e.sealed && s.replica.Stalled() == "" {
+		delete(g.lost, e.authenticator)
+		e.at = s.replica.Cursor()
+		g.epochs = append(g.epochs, e)
+		g.counters["epochs found again"]++
 	}
 }
 
@@ -163,8 +181,9 @@ func (g *truth) enter(s *seat, at uint64, before *mls.Group) {
 		if sealed.forged {
 			g.fail("policy", "epoch %d began with a forged commit of %s", number, sealed.from.name)
 		}
-		e.committer = sealed.from.home
+		e.sealed = sealed
 	}
+	delete(g.lost, e.authenticator)
 	g.epochs = append(g.epochs, e)
 	g.counters["epochs"]++
 }
@@ -210,7 +229,7 @@ func (g *truth) loaded(s *seat) {
 		return
 	}
 	authenticator := string(r.EpochAuthenticator())
-	if n := r.Epoch(); !g.lost[authenticator] {
+	if n := r.Epoch(); g.lost[authenticator] == nil {
 		if n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
 			g.fail("I1", "%s came back in an epoch %d that nobody was in", s.name, n)
 		}
@@ -234,7 +253,7 @@ func (g *truth) joined(s *seat, at uint64) {
 	now := s.replica.Group()
 	authenticator := string(now.EpochAuthenticator())
 	if n := now.Epoch(); n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
-		if !g.lost[authenticator] {
+		if g.lost[authenticator] == nil {
 			g.fail("I1", "%s joined an epoch %d that nobody was in", s.name, n)
 		}
 		return
@@ -394,7 +413,7 @@ func (g *truth) rewound(to uint64) {
 		}
 	}
 	for n := len(g.epochs) - 1; n >= 0 && g.epochs[n].at > to; n-- {
-		g.lost[g.epochs[n].authenticator] = true
+		g.lost[g.epochs[n].authenticator] = g.epochs[n]
 		g.epochs = g.epochs[:n]
 	}
 }

@@ -53,7 +53,7 @@ func (g *truth) lame(s *seat) string {
 	switch {
 	case s.evil:
 		return "it broke the rules"
-	case s.replica != nil && s.replica.Active() && g.lost[string(s.replica.EpochAuthenticator())]:
+	case s.replica != nil && s.replica.Active() && g.lost[string(s.replica.EpochAuthenticator())] != nil:
 		return "the log lost its epoch"
 	case s.replica != nil && s.replica.Stalled() != "" && (s.restored || g.has(faultRewind)):
 		return "it is stalled: " + s.replica.Stalled()
@@ -93,8 +93,8 @@ func (g *truth) agreed() {
 
 // orphaned reports whether whoever added an installation could not welcome it.
 func (g *truth) orphaned(s *seat) bool {
-	h := g.epochs[g.since(s, len(g.epochs)-1)].committer
-	return h != nil && (h.evil || h.restored || g.has(faultRewind))
+	e := g.epochs[g.since(s, len(g.epochs)-1)].sealed
+	return e != nil && (e.from.evil || e.from.restored || g.has(faultRewind))
 }
 
 // since is the first epoch of the membership that an installation has in an

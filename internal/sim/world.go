@@ -259,7 +259,11 @@ func (h *home) identity(inbox string, seq uint64) (*identity.State, bool) {
 	if h.has(faultLateIdentity) {
 		known = h.known[inbox]
 	}
-	return p.at(seq, known)
+	state, exact := p.at(seq, known)
+	if !exact && known < seq {
+		h.counters[string(faultLateIdentity)]++
+	}
+	return state, exact
 }
 
 // lookUp verifies an inbox's log up to its newest update.

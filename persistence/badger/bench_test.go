@@ -66,8 +66,8 @@ func BenchmarkFanOut(b *testing.B) {
 				suffix := binary.BigEndian.AppendUint64(group[:16:16], uint64(message))
 				var batch persistence.Batch
 				persistence.PutShared(&batch, persistence.Realm{}, suffix, [32]byte{byte(message)}, body)
-				v.Put(&batch, persistence.TypeMessage, suffix, index)
-				v.Put(&batch, persistence.TypeMessageID, suffix, row)
+				v.Put(&batch, persistence.RecordType(6), suffix, index)
+				v.Put(&batch, persistence.RecordType(7), suffix, row)
 				if err := v.Apply(b.Context(), &batch, persistence.Lazy); err != nil {
 					b.Error(err)
 				}

@@ -39,7 +39,7 @@ func TestGoldenStoreOpens(t *testing.T) {
 	v, err := persistence.OpenVault(t.Context(), s, goldenInstallation, goldenKey)
 	check(t, err)
 	n := 0
-	check(t, v.Scan(t.Context(), persistence.TypeMessage, goldenGroup, nil, func(suffix, plaintext []byte) bool {
+	check(t, v.Scan(t.Context(), persistence.RecordType(6), goldenGroup, nil, func(suffix, plaintext []byte) bool {
 		if string(plaintext) != fmt.Sprintf("message %d", n) || !bytes.Equal(suffix, fmt.Appendf(goldenGroup[:16:16], "%02d", n)) {
 			t.Errorf("record %d is %q at %q", n, plaintext, suffix)
 		}
@@ -76,7 +76,7 @@ func writeGolden(t *testing.T) {
 	messages := func(from, to int) {
 		var b persistence.Batch
 		for n := from; n < to; n++ {
-			v.Put(&b, persistence.TypeMessage, fmt.Appendf(goldenGroup[:16:16], "%02d", n), fmt.Appendf(nil, "message %d", n))
+			v.Put(&b, persistence.RecordType(6), fmt.Appendf(goldenGroup[:16:16], "%02d", n), fmt.Appendf(nil, "message %d", n))
 		}
 		check(t, s.Apply(t.Context(), &b, persistence.Durable))
 	}

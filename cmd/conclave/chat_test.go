@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A session is a command that runs while a test talks to it.
+type session struct {
+	t     *testing.T
+	in    *io.PipeWriter
+	lines chan string
+	stop  context.CancelFunc
+	done  chan error
+}
+
+func begin(t *testing.T, args ...string) *session {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	s := &session{t: t, in: inW, lines: make(chan string, 1000), stop: stop, done: make(chan error, 1)}
+	go func() {
+		defer close(s.lines)
+		for scan := bufio.NewScanner(outR); scan.Scan(); {
+			s.lines <- scan.Text()
+		}
+	}()
+	go func() {
+		err := run(ctx, args, inR, outW, io.Discard)
+		outW.Close()
+		inR.Close()
+		s.done <- err
+	}()
+	return s
+}
+
+// sees waits for a line that contains text, and returns it.
+func (s *session) sees(text string) string {
+	s.t.Helper()
+	var before []string
+	for line := range s.lines {
+		if strings.Contains(line, text) {
+			return line
+		}
+		before = append(before, line)
+	}
+	s.t.Fatalf("ended without %q, after\n%s\n%v", text, strings.Join(before, "\n"), <-s.done)
+	return ""
+}
+
+func (s *session) types(format string, args ...any) { fmt.Fprintf(s.in, format+"\n", args...) }
+
+// ends stops the command and waits for its end.
+func (s *session) ends() {
+	s.t.Helper()
+	s.stop()
+	for range s.lines {
+	}
+	if err := <-s.done; err != nil {
+		s.t.Error(err)
+	}
+	s.in.Close()
+}
+
+// after returns what follows a mark in a line.
+func after(line, mark string) string {
+	_, rest, _ := strings.Cut(line, mark)
+	rest, _, _ = strings.Cut(rest, ",")
+	return strings.TrimSpace(rest)
+}
+
+// TestChat proves that two people talk over a served backend, that the marks
+// tell what became of each line, and that a backend which goes away and comes
+// back loses nothing.
+func TestChat(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "passphrase")
+	if err := os.WriteFile(secret, []byte("a lamp in the fog\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	backend := begin(t, "serve", "--dir", filepath.Join(dir, "backend"), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+	health := strings.TrimSuffix(after(backend.sees("health"), "at "), "/readyz")
+	url := after(backend.sees("serving"), "at ")
+	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		response, err := http.Get(health + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %s", path, response.Status)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+
+	chat := func(name string, more ...string) *session {
+		return begin(t, append([]string{"chat", "--dir", filepath.Join(dir, name), "--nats", url, "--passphrase-file", secret, "--insecure-light"}, more...)...)
+	}
+	bo := chat("bo")
+	address := after(bo.sees("you are"), "you are ")
+	al := chat("al", "--new-group", "Harbour", "--with", address)
+	al.sees("— Harbour, ")
+	bo.sees("— Harbour, ")
+	al.types("hello")
+	al.sees("… hello")
+	al.sees("✓ hello")
+	bo.sees(": hello")
+	bo.types("hello yourself")
+	bo.sees("✓ hello yourself")
+	al.sees(": hello yourself")
+	al.types("/name Quay")
+	bo.sees(`set the group name to "Quay"`)
+	al.types("/members")
+	al.sees(address)
+	al.types("/dance")
+	al.sees("! there is no /dance")
+
+	backend.ends()
+	al.types("into the void")
+	al.sees("… into the void")
+	backend = begin(t, "serve", "--dir", filepath.Join(dir, "backend"), "--listen", strings.TrimPrefix(url, "nats://"))
+	backend.sees("serving")
+	al.sees("✓ into the void")
+	bo.sees(": into the void")
+
+	al.types("/quit")
+	al.ends()
+	al = chat("al")
+	al.sees("— Quay, ")
+	al.sees("you: into the void")
+	al.ends()
+	bo.ends()
+	backend.ends()
+}
+
+// TestChatWrongPassphrase proves that a wallet does not open with another
+// passphrase, and that this is said.
+func TestChatWrongPassphrase(t *testing.T) {
+	dir := t.TempDir()
+	if _, made, err := loadWallet(dir, "right", true); err != nil || !made {
+		t.Fatal(made, err)
+	}
+	_, _, err := loadWallet(dir, "wrong", true)
+	if err == nil || !strings.HasPrefix(err.Error(), "the passphrase does not open ") {
+		t.Errorf("says %v", err)
+	}
+	if _, made, err := loadWallet(dir, "right", true); err != nil || made {
+		t.Errorf("made %v, %v", made, err)
+	}
+}
+
+// TestHarmless proves that text from others cannot steer the terminal.
+func TestHarmless(t *testing.T) {
+	if got := harmless("a\x1b[2Jb\nc\u202ed\u009b"); got != "a�[2Jb c�d�" {
+		t.Errorf("%q", got)
+	}
+}
