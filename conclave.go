@@ -47,13 +47,20 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	rolledBack := false
 	if c.Store == nil {
-		store, err := badger.Open(ctx, badger.Config{Dir: filepath.Join(c.Dir, "store"), AllowRolledBack: c.AllowRolledBack, Logger: c.Logger})
+		store, err := badger.Open(ctx, badger.Config{
+			Dir: filepath.Join(c.Dir, "store"),
+			// Beside the store, so that an older copy of the store is noticed.
+			MarkFile:        filepath.Join(c.Dir, "store.mark"),
+			AllowRolledBack: c.AllowRolledBack,
+			Logger:          c.Logger,
+		})
 		if err != nil {
 			return nil, fmt.Errorf("conclave: open store: %w", err)
 		}
 		h.onClose(func(context.Context) error { return store.Close() })
-		c.Store = store
+		c.Store, rolledBack = store, store.RolledBack()
 	}
 	embedded := c.Bus == nil && c.NATS == ""
 	if c.Bus == nil {
@@ -77,18 +84,19 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		h.onClose(func(context.Context) error { n.Close(); return nil })
 	}
 	h.system, err = actors.Open(ctx, actors.Config{
-		Bus:       c.Bus,
-		Store:     c.Store,
-		Network:   node.NewClient(c.Bus),
-		Verifier:  verifier,
-		Keys:      c.Keys,
-		Logger:    c.Logger,
-		Telemetry: c.Telemetry,
-		Limits:    c.groupLimits(),
-		Sharing:   c.Sharing.level(),
-		IdleAfter: c.IdleAfter,
-		Now:       c.Now,
-		Fault:     c.Fault,
+		Bus:        c.Bus,
+		Store:      c.Store,
+		Network:    node.NewClient(c.Bus),
+		Verifier:   verifier,
+		Keys:       c.Keys,
+		Logger:     c.Logger,
+		Telemetry:  c.Telemetry,
+		Limits:     c.groupLimits(),
+		Sharing:    c.Sharing.level(),
+		RolledBack: rolledBack,
+		IdleAfter:  c.IdleAfter,
+		Now:        c.Now,
+		Fault:      c.Fault,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("conclave: open host: %w", err)

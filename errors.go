@@ -38,6 +38,7 @@ var (
 	ErrForbidden = group.ErrForbidden // the group's permissions do not let this member do that
 	ErrInactive  = group.ErrInactive  // this installation is not a member any more
 	ErrTooLarge  = group.ErrTooLarge  // over the limit of an envelope or a field
+	ErrRefused   = group.ErrRefused   // the network said no, as often as it was asked
 	ErrNoGroup   = actors.ErrNoGroup  // this installation has no such group
 	ErrNoMessage = group.ErrNoMessage // no failed message of that id
 	ErrAsleep    = actors.ErrAsleep   // the client was closed, or its local database deleted

@@ -173,7 +173,6 @@ func TestLargeModeratedGroup(t *testing.T) {
 		}
 		w.reads(m, "still here")
 	}
-	for r := range telemetry.Reason(8) { println(r, seen.Rejected.Of(r).Value()) }
 	if n := seen.Rejected.Of(telemetry.ReasonForbidden).Value(); n < 399 {
 		t.Errorf("%d members refused the commit, want at least 399", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
+	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/group"
 )
 
@@ -22,7 +24,7 @@ func ParseGroupID(s string) (id GroupID, err error) {
 	if b, err := hex.DecodeString(s); err == nil && len(b) == len(id) && hex.EncodeToString(b) == s {
 		return GroupID(b), nil
 	}
-	return id, fmt.Errorf("conclave: group id %.80q is not 32 lower-case hex digits", s)
+	return id, fmt.Errorf("%w: group id %.80q is not 32 lower-case hex digits", ErrInvalid, s)
 }
 
 // A Group is one installation's handle on a group. It holds no state: copies
@@ -139,8 +141,11 @@ func IdempotencyKey(key string) SendOption { return func(s *group.Send) { s.Key 
 // Published or Failed without the caller. See Wait.
 func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID, error) {
 	encoded, err := g.client.host.codecs.Encode(c)
+	if errors.Is(err, content.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+	}
 	if err != nil {
-		return MessageID{}, err
+		return MessageID{}, fmt.Errorf("conclave: send: %w", err)
 	}
 	in := group.Send{Content: encoded.Bytes, Push: encoded.ShouldPush, Now: g.client.host.system.Now()}
 	for _, o := range opts {

@@ -100,6 +100,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.Now = time.Now
 	}
 	c.Limits = c.Limits.WithDefaults()
+	if most := c.Bus.Info().MaxPayload; most < c.Limits.PayloadBytes {
+		c.Limits.PayloadBytes = most
+		c.Limits.CommitBytes = min(c.Limits.CommitBytes, most*9/10)
+	}
 	c.IdleAfter = cmp.Or(c.IdleAfter, time.Minute)
 	return c, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,9 @@ type Replay struct {
 	stop     context.CancelFunc
 	handlers sync.WaitGroup
 
+	// What an earlier run sent, by group, in the log's order: its first lines.
+	earlier map[conclave.GroupID][]conclave.MessageID
+
 	mu       sync.Mutex
 	arrivals map[conclave.MessageID]*arrival
 	repeated int
@@ -58,7 +62,12 @@ type arrival struct {
 
 // NewReplay prepares a replay among members that are registered.
 func NewReplay(c *Crowd) *Replay {
-	r := &Replay{crowd: c, arrivals: map[conclave.MessageID]*arrival{}, sums: make([]hash.Hash, c.Len())}
+	r := &Replay{
+		crowd:    c,
+		earlier:  map[conclave.GroupID][]conclave.MessageID{},
+		arrivals: map[conclave.MessageID]*arrival{},
+		sums:     make([]hash.Hash, c.Len()),
+	}
 	for i := range r.sums {
 		r.sums[i] = sha256.New()
 	}
@@ -78,20 +87,25 @@ func (r *Replay) Recall(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			for _, message := range messages {
-				if _, ok := message.Content.(conclave.Text); ok {
-					r.recall(i, message.ID)
-				}
-			}
+			r.recall(i, g.ID(), messages)
 		}
 		return nil
 	})
 }
 
-func (r *Replay) recall(member int, id conclave.MessageID) {
+func (r *Replay) recall(member int, in conclave.GroupID, messages []*conclave.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.arrival(id).mark(member)
+	var ids []conclave.MessageID
+	for _, m := range messages {
+		if _, ok := m.Content.(conclave.Text); ok {
+			ids = append(ids, m.ID)
+			r.arrival(m.ID).mark(member)
+		}
+	}
+	if len(ids) > len(r.earlier[in]) {
+		r.earlier[in] = ids
+	}
 }
 
 // Follow opens a stream on every member's installation, before there is a
@@ -186,8 +200,8 @@ type Sent struct {
 // gives up and says how far it got.
 const stuckAfter = 2 * time.Minute
 
-// Send sends every line, under an idempotency key of its own: what an earlier run
-// sent is not sent again. A line goes out when the one before it is in its
+// Send sends every line that an earlier run did not send, under an idempotency
+// key of its own: one that was on its way is sent once. A line goes out when the one before it is in its
 // group's log, so that the log has the lines' order; at most window of them are
 // under way to the others' stores at a time.
 func (r *Replay) Send(ctx context.Context, groups []Group, lines []Line, window int, stored func()) (Sent, error) {
@@ -197,7 +211,8 @@ func (r *Replay) Send(ctx context.Context, groups []Group, lines []Line, window 
 	work, ctx := errgroup.WithContext(ctx)
 	underway := make(chan struct{}, window)
 	began := time.Now()
-	work.Go(func() error {
+	work.Go(func() (err error) {
+		earlier := maps.Clone(r.earlier)
 		for i, line := range lines {
 			select {
 			case underway <- struct{}{}:
@@ -205,8 +220,11 @@ func (r *Replay) Send(ctx context.Context, groups []Group, lines []Line, window 
 				return ctx.Err()
 			}
 			start := time.Now()
-			id, err := r.sendOne(ctx, groups[line.Group].ID, line)
-			if err != nil {
+			in := groups[line.Group].ID
+			var id conclave.MessageID
+			if sent := earlier[in]; len(sent) > 0 {
+				id, earlier[in] = sent[0], sent[1:]
+			} else if id, err = r.sendOne(ctx, in, line); err != nil {
 				return fmt.Errorf("line %d: %w", i+1, err)
 			}
 			out.IDs[i] = id

@@ -36,6 +36,9 @@ func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
 func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own *intent) error {
 	if s.dead {
 		s.reject(d, hash, errLeftBehind)
+		if own != nil && own.state != stateFailed {
+			s.fail(own, errLeftBehind)
+		}
 		return nil
 	}
 	v := s.judge(c, hash, d.Time)
@@ -80,6 +83,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.rotated = s.rotated || own != nil
 	s.heal = s.heal && own == nil
 	s.left(v.after)
+	s.noteRemoved(v.removed, next.Epoch())
 	s.enter(next, v.after)
 	s.settle(d, own)
 	return nil

@@ -61,8 +61,10 @@ var ErrRejected = errors.New("group: rejected")
 // rejection makes a rule an error that satisfies errors.Is(err, ErrRejected).
 type rejection string
 
-func (e rejection) Error() string        { return "group: " + string(e) }
-func (e rejection) Is(target error) bool { return target == ErrRejected }
+func (e rejection) Error() string { return "group: " + string(e) }
+func (e rejection) Is(target error) bool {
+	return target == ErrRejected || e == errPolicy && target == ErrForbidden
+}
 
 // Envelopes that no commit or message is taken from.
 const (

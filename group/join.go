@@ -132,9 +132,13 @@ type JoinConfig struct {
 
 	// Previous is the replica of the same group, where there is one. A welcome
 	// brings a removed member back; it is ErrStaleWelcome where the group is at
-	// that epoch or later, and ErrBehind where the replica has not read that it
-	// was removed: read the log, and join then.
+	// that epoch or later.
 	Previous *Replica
+
+	// InOrder asks for ErrBehind where Previous is still a member by what it
+	// has read: the host reads the log up to the welcome's cursor and joins
+	// then. Without it, what lies between is skipped.
+	InOrder bool
 }
 
 // Join makes a replica from a welcome, after checking that the group is what
@@ -184,7 +188,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		switch active := p.group.Active(); {
 		case active && g.Epoch() <= p.group.Epoch(), g.Epoch() < p.group.Epoch():
 			return ErrStaleWelcome
-		case active && p.stalled == "" && p.cursor < c.Welcome.Cursor:
+		case c.InOrder && active && p.stalled == "" && p.cursor < c.Welcome.Cursor:
 			return ErrBehind
 		}
 	}

@@ -1,7 +1,9 @@
 package group
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/conclave-chat/conclave/identity"
 )
@@ -145,4 +147,26 @@ func installationsOf(s *identity.State) (keys [][]byte) {
 		keys = append(keys, m.ID.Bytes())
 	}
 	return keys
+}
+
+// A removal is an installation that a recent commit took out.
+type removal struct {
+	epoch        uint64 // that the commit led to
+	installation []byte
+}
+
+// noteRemoved remembers removals for as long as messages from before them open.
+func (s *step) noteRemoved(keys [][]byte, epoch uint64) {
+	s.removals = slices.DeleteFunc(slices.Clone(s.removals), func(r removal) bool { return r.epoch+pastEpochs <= epoch })
+	for _, key := range keys {
+		s.removals = append(s.removals, removal{epoch, key})
+	}
+}
+
+// wasRemoved reports whether an installation was taken out after an epoch in
+// which it could seal, even if it is a member again.
+func (s *step) wasRemoved(installation []byte, epoch uint64) bool {
+	return epoch != s.group.Epoch() && slices.ContainsFunc(s.removals, func(r removal) bool {
+		return r.epoch > epoch && bytes.Equal(r.installation, installation)
+	})
 }

@@ -88,8 +88,10 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 		}
 		err = errOwnMessage
 		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
-			// The others followed it; its keys are lost here.
-			s.strand(fmt.Sprintf("own commit %d is not known to this store", d.ID))
+			// Its keys are lost here. After a rollback the others have
+			// followed it; otherwise that shows in what they do next.
+			s.dead, s.lost = s.heal, true
+			s.stall(fmt.Sprintf("own commit %d is not known to this store", d.ID))
 		}
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
 		err = errFutureEpoch
@@ -110,11 +112,9 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 	s.opened++
 	// A member who was removed may still hold keys of past epochs. By the
 	// log, which all read alike, it sent this too late.
-	if c.Epoch != s.group.Epoch() {
-		if _, member := s.group.Find(c.Leaf.SignatureKey); !member {
-			s.reject(d, hash, errSenderRemoved)
-			return
-		}
+	if s.wasRemoved(c.Leaf.SignatureKey, c.Epoch) {
+		s.reject(d, hash, errSenderRemoved)
+		return
 	}
 	inbox, err := inboxOf(c.Leaf.Credential)
 	if err != nil {

@@ -102,23 +102,24 @@ type facts struct {
 
 // position is where the replica stands. It is the meta row.
 type position struct {
-	cursor     uint64   // ID of the last envelope read
-	lastCommit uint64   // ID of the newest envelope on the commits topic
-	opened     uint64   // messages opened since the ratchets were saved
-	next       uint64   // number of the next intent
-	marks      uint64   // reads asked for
-	rewinds    uint64   // times the log went backwards
-	rejected   uint64   // envelopes rejected; the next slot of that table
-	stalled    string   // why it cannot go on; empty: it can
-	lost       bool     // the log lost the commit that led to this epoch
-	dead       bool     // the others went on without this replica: only a welcome brings it back
-	heal       bool     // the store was rolled back: a key update comes before anything is sent
-	applied    uint64   // ID of the last commit that was applied
-	commit     [32]byte // its hash
-	kept       uint64   // the last own commit\'s intent, whose bytes are kept; see rewind.go
-	keptAt     uint64   // its ID
-	rotated    bool     // this member has sent a path of its own
-	leaving    []string // inboxes that asked to be removed, sorted
+	cursor     uint64    // ID of the last envelope read
+	lastCommit uint64    // ID of the newest envelope on the commits topic
+	opened     uint64    // messages opened since the ratchets were saved
+	next       uint64    // number of the next intent
+	marks      uint64    // reads asked for
+	rewinds    uint64    // times the log went backwards
+	rejected   uint64    // envelopes rejected; the next slot of that table
+	stalled    string    // why it cannot go on; empty: it can
+	lost       bool      // alone in its epoch until the others turn up in it
+	dead       bool      // the others went on without this replica: only a welcome brings it back
+	heal       bool      // the store was rolled back: a key update comes before anything is sent
+	applied    uint64    // ID of the last commit that was applied
+	commit     [32]byte  // its hash
+	kept       uint64    // the last own commit\'s intent, whose bytes are kept; see rewind.go
+	keptAt     uint64    // its ID
+	rotated    bool      // this member has sent a path of its own
+	leaving    []string  // inboxes that asked to be removed, sorted
+	removals   []removal // of the last epochs
 }
 
 // ID returns the group's id.

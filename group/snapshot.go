@@ -115,6 +115,11 @@ func (s *step) encodeMeta() []byte {
 	w.bool(s.heal)
 	w.bool(s.rotated)
 	w.strings(s.leaving)
+	w.uint(uint64(len(s.removals)))
+	for _, r := range s.removals {
+		w.uint(r.epoch)
+		w.bytes(r.installation)
+	}
 	return w.b
 }
 
@@ -134,6 +139,9 @@ func (r *Replica) decodeMeta(b []byte) error {
 	r.heal = d.bool()
 	r.rotated = d.bool()
 	r.leaving = d.strings()
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		r.removals = append(r.removals, removal{d.uint(), slices.Clone(d.bytes())})
+	}
 	return d.end()
 }
 

@@ -21,6 +21,7 @@ type verdict struct {
 	after      *Metadata // of the epoch it leads to
 	actor      string    // the committer's inbox
 	transcript []byte    // what to tell of it; nil: nothing
+	removed    [][]byte  // installations it takes out
 	need       []IdentityAt
 }
 
@@ -105,6 +106,9 @@ func (j *judge) check(v *verdict) error {
 	}
 	if err := j.policies(actor); err != nil {
 		return err
+	}
+	for _, leaf := range j.drops {
+		v.removed = append(v.removed, leaf.SignatureKey)
 	}
 	v.transcript = transcriptOf(actor, j.before, j.after, j.leaving)
 	return nil

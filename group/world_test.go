@@ -497,7 +497,7 @@ func (h *home) takeWelcomes() {
 			continue
 		}
 		r, fx, err := group.Join(h.env(), group.JoinConfig{
-			Welcome: welcome, Secrets: h.secrets, WelcomeID: e.id, Created: e.at, Previous: h.replica,
+			Welcome: welcome, Secrets: h.secrets, WelcomeID: e.id, Created: e.at, Previous: h.replica, InOrder: true,
 		})
 		if errors.Is(err, group.ErrBehind) {
 			h.welcome = e.id - 1

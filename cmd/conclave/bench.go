@@ -192,6 +192,9 @@ func (c *console) bench(ctx context.Context, o benchOptions, run func(context.Co
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	report, err := run(ctx, c.options(o, dir))
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,7 @@ func chatCommand(c *console) *cobra.Command {
 talks on a backend that "conclave serve" serves. Type to send. A mark says what
 became of a line: … waits, ✓ is in the group's log, ✗ failed. /help lists what
 else there is.`,
-		Example: `  conclave serve --dir /tmp/backend
-  conclave chat --dir ~/.conclave --nats nats://127.0.0.1:4222
+		Example: `  conclave chat --dir ~/.conclave --nats nats://127.0.0.1:4222
   conclave chat --dir ~/.conclave --new-group Harbour --with 0x2c7536e3605d9c16a7a3d7b1898e529396a65c23`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.chat(cmd.Context(), o) },
@@ -117,7 +116,10 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	default:
 		err = t.openOnly(ctx)
 	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil // left before it began
+	case err != nil:
 		return err
 	}
 	return t.run()

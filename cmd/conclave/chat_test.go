@@ -15,6 +15,7 @@ import (
 // A session is a command that runs while a test talks to it.
 type session struct {
 	t     *testing.T
+	args  []string
 	in    *io.PipeWriter
 	lines chan string
 	stop  context.CancelFunc
@@ -26,7 +27,7 @@ func begin(t *testing.T, args ...string) *session {
 	ctx, stop := context.WithCancel(context.Background())
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	s := &session{t: t, in: inW, lines: make(chan string, 1000), stop: stop, done: make(chan error, 1)}
+	s := &session{t: t, args: args, in: inW, lines: make(chan string, 1000), stop: stop, done: make(chan error, 1)}
 	go func() {
 		defer close(s.lines)
 		for scan := bufio.NewScanner(outR); scan.Scan(); {
@@ -65,7 +66,7 @@ func (s *session) ends() {
 	for range s.lines {
 	}
 	if err := <-s.done; err != nil {
-		s.t.Error(err)
+		s.t.Errorf("%s ends with %v", s.args, err)
 	}
 	s.in.Close()
 }

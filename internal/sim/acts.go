@@ -42,7 +42,7 @@ var acts = []act{
 	{"crash", 6, faultCrash, (*seat).crash},
 	{"power cut", 3, faultPowerCut, (*seat).powerCut},
 	{"rollback", 2, faultRollback, (*seat).rollback},
-	{"rewind", 2, faultRewind, (*seat).rewind},
+	{"rewind", 2, faultRewind, (*seat).rewindLog},
 	{"junk", 6, faultJunk, (*seat).junk},
 	{"replay", 6, faultReplay, (*seat).replay},
 	{"replayed welcome", 4, faultWelcomeReplay, (*seat).replayWelcome},
@@ -177,7 +177,14 @@ func (s *seat) welcome() bool {
 		return false
 	}
 	e := envelopes[0]
-	if err := s.home.join(e); err != nil {
+	err = s.home.join(e)
+	if errors.Is(err, group.ErrBehind) {
+		for _, t := range s.seats {
+			t.again = true
+		}
+		return !s.calm // read first
+	}
+	if err != nil {
 		s.tell("%s: welcome %d: %v", s.name, e.ID, err)
 		s.counters["welcomes declined"]++
 		var b persistence.Batch
@@ -325,15 +332,13 @@ func (s *seat) rest() bool {
 		return false
 	}
 	before := [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
-	for s.lookUps() || s.answer() || s.send() {
-	}
-	s.flush()
 	s.again = true
-	for done := false; !done; {
-		s.read()
-		done = s.reading == nil && !s.again
-		for s.lookUps() || s.answer() || s.send() {
-			done = false
+	for n := 0; s.again || s.reading != nil || s.busy(); n++ {
+		if n > 5000 {
+			s.fail("liveness", "%s does not come to rest: %s", s.name, s.fingerprint())
+		}
+		if !s.lookUps() && !s.answer() && !s.send() {
+			s.read()
 		}
 	}
 	return before != [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}

@@ -116,9 +116,9 @@ func (s *seat) rollback() bool {
 	return true
 }
 
-// rewind makes the log lose its tail. Whoever follows it is told before it does
+// rewindLog makes the log lose its tail. Whoever follows it is told before it does
 // anything else.
-func (s *seat) rewind() bool {
+func (s *seat) rewindLog() bool {
 	last := bus.ID(s.end())
 	back := uint64(1 + s.rand.IntN(6))
 	if last.Sequence() <= back {

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -199,12 +200,31 @@ func (s *seat) ready() bool {
 		end := *s.rewound
 		s.rewound = nil
 		s.fed, s.reading, s.again = min(s.fed, end), nil, true
-		s.input(group.Rewound{End: end, Rows: s.reader()})
+		s.rewind(end)
 		// What a replica does about a rewind must not be lost with the disk: the
 		// log may have grown past the old cursor by then.
 		s.must(s.store.Sync(ctx))
 	}
 	return s.replica != nil
+}
+
+// rewind tells the replica that the log went back. What it offers again are
+// intents that nobody wished for.
+func (s *seat) rewind(end uint64) {
+	intents, drafts := s.replica.Outstanding(), s.replica.Drafts()
+	s.input(group.Rewound{End: end, Rows: s.reader()})
+	if s.replica == nil {
+		return
+	}
+	isNew := func(m group.Message) bool {
+		return !slices.ContainsFunc(drafts, func(d group.Message) bool { return d.ID == m.ID })
+	}
+	more := s.replica.Outstanding()[len(intents):]
+	again := s.replica.Drafts()
+	again = slices.DeleteFunc(again, func(m group.Message) bool { return !isNew(m) })
+	for i, m := range again {
+		s.truth.intents[intent{s, more[len(more)-len(again)+i]}] = m.ID
+	}
 }
 
 // sleep puts an idle replica away after saving what the store lacks.
@@ -310,7 +330,7 @@ func (s *seat) read() bool {
 		// The world tells every seat before it does anything; so this is a
 		// welcome from a log that is no more.
 		s.reading, s.again = nil, true
-		s.input(group.Rewound{End: s.end(), Rows: s.reader()})
+		s.rewind(s.end())
 		return true
 	}
 	s.must(err)

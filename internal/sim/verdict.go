@@ -122,7 +122,7 @@ func (g *truth) expected() map[*seat][]group.MessageID {
 		if m == nil || m.commit || int(m.epoch) > now || int(m.epoch)+3 < now || g.epochs[m.epoch].authenticator != m.within {
 			continue
 		}
-		if _, member := g.epochs[now].members[string(m.from.signer.Public())]; !member {
+		if _, member := g.epochs[now].members[string(m.from.signer.Public())]; !member || g.since(m.from, now) > int(m.epoch) {
 			continue
 		}
 		for _, s := range g.seats() {
