@@ -369,7 +369,7 @@ func TestTwoProcesses(t *testing.T) {
 // A message over the limit is refused when it is sent, whichever limit is less:
 // that of contents, or the bus's. Nothing of it is stored.
 func TestMessageOverTheLimit(t *testing.T) {
-	for _, limit := range []int{0, 4 << 10} {
+	for _, limit := range []int{0, 64 << 10} {
 		store, b := memstore.New(), membus.New(membus.Config{MaxPayload: limit})
 		t.Cleanup(func() { b.Close() })
 		w := newWorld(t, func(c *conclave.Config) { c.Bus, c.Store = b, store })

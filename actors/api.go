@@ -20,12 +20,21 @@ import (
 // What an owner does with an installation's groups. Every method waits for as
 // long as its context lets it; what was accepted goes on without it.
 
-// ask puts a question to a group's actor, waking it where it sleeps.
-func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any) (any, error) {
+// askTries is how often a question is put to an actor that crashes over it.
+const askTries = 3
+
+// ask puts a question to a group's actor, waking it where it sleeps. An actor
+// that crashes before it answers is asked again once it has started: a message
+// is known by its key, and every other wish finds itself true already.
+func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any) (answer any, err error) {
 	if err := s.knows(ctx, in, id); err != nil {
 		return nil, err
 	}
-	answer, err := s.names.Ask(ctx, groupName(in, id), msg)
+	for range askTries {
+		if answer, err = s.names.Ask(ctx, groupName(in, id), msg); !errors.Is(err, engine.ErrRestarted) {
+			break
+		}
+	}
 	return answer, s.explain(err)
 }
 
@@ -90,20 +99,9 @@ func (s *System) Do(ctx context.Context, in InstallationID, id GroupID, w group.
 	return s.wish(ctx, in, id, wish{input: w, outcome: true})
 }
 
-// wishTries is how often a wish is handed to an actor that crashes over it.
-const wishTries = 3
-
-// wish repeats a wish whose actor crashed before it answered. A message is
-// known by its key, and every other wish finds itself true already.
-func (s *System) wish(ctx context.Context, in InstallationID, id GroupID, w wish) (accepted Accepted, err error) {
-	for range wishTries {
-		var answer any
-		answer, err = s.ask(ctx, in, id, w)
-		if !errors.Is(err, engine.ErrRestarted) {
-			accepted, _ = answer.(Accepted)
-			return accepted, err
-		}
-	}
+func (s *System) wish(ctx context.Context, in InstallationID, id GroupID, w wish) (Accepted, error) {
+	answer, err := s.ask(ctx, in, id, w)
+	accepted, _ := answer.(Accepted)
 	return accepted, err
 }
 

@@ -21,6 +21,7 @@ type dispatcher struct {
 	realm *mls.Realm
 	post  func(name string, msg any) error
 	depth func(name string) int
+	alarm func() // the log went backwards: also for those who do not follow it
 	log   *slog.Logger
 
 	mu   sync.Mutex
@@ -119,6 +120,7 @@ func (d *dispatcher) run(ctx context.Context) {
 		case errors.Is(err, bus.ErrLogRolledBack):
 			d.log.Error("log went backwards", keyErr, err)
 			d.rewound(ctx)
+			d.alarm()
 		default:
 			d.log.Warn("bus feed interrupted", keyErr, err)
 			select {

@@ -67,6 +67,7 @@ type (
 		of        *groupActor // who began it
 		end       bus.ID
 		mark      uint64 // of the Effects.Read that it answers
+		after     bus.ID // where it had come to
 		unchanged bool   // nothing was there to be read, nor asked for
 		err       error
 	}
@@ -404,7 +405,7 @@ func (r logReader) run(ctx context.Context) {
 			break
 		}
 	}
-	_ = r.sys.engine.Tell(r.to, logRead{of: r.of, end: end, mark: r.mark, err: err}) // a stopped actor needs no answer
+	_ = r.sys.engine.Tell(r.to, logRead{of: r.of, end: end, after: after, mark: r.mark, err: err}) // a stopped actor needs no answer
 }
 
 // retryRead is how long an actor waits after a read that failed.
@@ -419,7 +420,7 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	case a.ended <= a.stale:
 		a.read(ctx)
 		return nil
-	case errors.Is(m.err, bus.ErrLogRolledBack) && uint64(m.end) < a.replica.Cursor():
+	case errors.Is(m.err, bus.ErrLogRolledBack) && (uint64(m.end) < a.replica.Cursor() || a.replica.Cursor() < uint64(m.after)):
 		if err := a.rewound(ctx, m.end); err != nil {
 			return err
 		}
@@ -460,6 +461,7 @@ func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
 	}
 	a.sys.log.Error("group log went backwards", groupAttr(a.id), installationAttr(a.in.id))
 	a.sys.streams.rewound(a.in.id, a.id, end)
+	a.outbox.drop() // the replica sends it anew
 	return a.step(ctx, group.Rewound{End: uint64(end), Rows: a.rows(ctx.Context())})
 }
 

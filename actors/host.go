@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors/engine"
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/persistence"
 )
 
@@ -117,6 +120,29 @@ func (s *System) WakeAll(ctx context.Context) (int, error) {
 		}
 		return n.(int), nil
 	}
+}
+
+// logRewound tells every replica of the host where its log ends, those that
+// sleep included: their cursors may lie beyond, and will soon look good again.
+func (s *System) logRewound() {
+	s.mu.RLock()
+	all := slices.Collect(maps.Values(s.installations))
+	s.mu.RUnlock()
+	s.beside(func(ctx context.Context) {
+		for _, in := range all {
+			ids, err := groupsOf(ctx, in.vault)
+			for _, id := range ids {
+				commits, _ := topicsOf(id)
+				var end bus.ID
+				if end, err = s.cfg.Bus.End(ctx, commits); err == nil {
+					err = s.names.Tell(groupName(in.id, id), logRewound{end})
+				}
+			}
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("replica not told that the log went backwards", installationAttr(in.id), keyErr, err)
+			}
+		}
+	})
 }
 
 // hooks turn what the engine sees into log lines and counts. Names of actors

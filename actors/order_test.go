@@ -256,7 +256,7 @@ func TestWelcomesAreSentAgain(t *testing.T) {
 // behind it, in order.
 func TestPointeeThatIsNotThereYet(t *testing.T) {
 	inWorld(t, func(w *world) {
-		p := w.people(3)
+		p := w.people(4)
 		id := w.group(p[0])
 		w.add(p[0], id, p[1:]...)
 		// The bus tells the newcomer of its welcome, and keeps the pointee back.

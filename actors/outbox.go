@@ -55,6 +55,13 @@ func (o *outbox) empty() bool {
 	return !o.busy && len(o.queue) == 0
 }
 
+// drop forgets what has not been begun.
+func (o *outbox) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue = nil
+}
+
 func (o *outbox) close() { o.cancel() }
 
 // run publishes until the queue is empty or the actor is gone.

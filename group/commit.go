@@ -215,6 +215,9 @@ func (s *step) plan(it *intent) (*intent, error) {
 	if len(payload) > s.env.Limits.PayloadBytes {
 		return it, fmt.Errorf("%w: commit of %d bytes, at most %d", ErrTooLarge, len(payload), s.env.Limits.PayloadBytes)
 	}
+	if n := len(staged.Welcome()); n > s.env.Limits.PayloadBytes-envelopeOverhead {
+		return it, fmt.Errorf("%w: welcome of %d bytes, at most %d", ErrTooLarge, n, s.env.Limits.PayloadBytes-envelopeOverhead)
+	}
 	// Whatever becomes of this commit, its generation is used.
 	s.saveMLS(staged.Sent().Rows(s.group))
 	s.group = staged.Sent()

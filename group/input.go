@@ -103,7 +103,8 @@ type (
 
 	// Rewound says that the log went backwards: End is its newest ID now. Rows
 	// are the replica's, with all its effects saved: what is beyond the end is
-	// offered again from them. Nil offers nothing again.
+	// offered again from them. Nil offers nothing again. Outbounds that the
+	// host has not published yet are dropped: the replica sends them anew.
 	Rewound struct {
 		End  uint64
 		Rows RowReader

@@ -297,9 +297,10 @@ func (s *step) resend(it *intent) {
 		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
 	case it.sealed.epoch != s.group.Epoch() && !it.isReoffer():
 		s.unseal(it)
-	case it.isSend() && it.sealed.turn < s.echoed:
-		// Receivers open few messages out of order, and later ones are in the
-		// log: it needs a later key.
+	case it.isSend() && it.sealed.turn != s.turns:
+		// Later messages are on their way, and receivers open few out of
+		// order: it needs a later key. So do those behind it, to stay there.
+		s.turns++
 		s.unseal(it)
 	default:
 		it = s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 })

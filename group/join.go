@@ -185,10 +185,11 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		if !bytes.Equal(p.id, s.id) {
 			return errWrongGroup
 		}
-		switch active := p.group.Active(); {
-		case active && g.Epoch() <= p.group.Epoch(), g.Epoch() < p.group.Epoch():
+		// A removed member's group stands in the last epoch that it was in.
+		switch {
+		case g.Epoch() <= p.group.Epoch():
 			return ErrStaleWelcome
-		case c.InOrder && active && p.stalled == "" && p.cursor < c.Welcome.Cursor:
+		case c.InOrder && p.group.Active() && p.stalled == "" && p.cursor < c.Welcome.Cursor:
 			return ErrBehind
 		}
 	}
@@ -253,6 +254,7 @@ func (s *step) succeed(p *Replica) {
 		}
 	}
 	s.saved = p.saved // its rows are replaced
+	s.removals = p.removals
 }
 
 // checkMembers compares the tree with the membership list: every leaf is an

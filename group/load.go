@@ -42,7 +42,7 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	if err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
-	s.saved, s.echoed = s.group, 1
+	s.saved, s.turns = s.group, 1 // what was sealed before has turn 0
 	if s.meta, err = s.decode(s.group.Extensions()); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}

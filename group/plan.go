@@ -36,7 +36,7 @@ func (s *step) fetchList(wish Input) []string {
 		}
 	}
 	if s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
-		list = append(list, s.env.Inbox)
+		list = slices.Insert(list, 0, s.env.Inbox) // first: a commit that is split must cite it at once
 	}
 	return list
 }

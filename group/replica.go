@@ -85,8 +85,9 @@ type Replica struct {
 	recent  []uint64  // the last messages' ids, a ring; see seen
 	newest  int       // the ring's next slot
 
-	turns    uint64     // messages sealed since loading
-	echoed   uint64     // the last of them that the log delivered, at least 1
+	turns    uint64 // the turn of the message sealed last
+	heard    uint64 // the latest turn that the log delivered, and its epoch
+	heardIn  uint64
 	caughtUp bool       // the log was read to its end since loading: sealing is safe
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved

@@ -191,14 +191,26 @@ func hopeless(err error) bool {
 	return false
 }
 
+// outOfOrder is how many of a sender's later messages may come before one that
+// is still opened.
+const outOfOrder = 5
+
 // echoSend: the log delivers the own message that an intent sent.
 func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
-	s.echoed = max(s.echoed, it.sealed.turn)
-	if epoch+pastEpochs < s.group.Epoch() {
+	if s.wasRemoved(s.env.installation(), epoch) {
+		s.reject(d, it.sealed.hash, errSenderRemoved) // as everybody does
+		return
+	}
+	overtaken := s.heardIn == epoch && s.heard > it.sealed.turn+outOfOrder
+	if epoch+pastEpochs < s.group.Epoch() || overtaken {
 		// It came so late that nobody opens it: once more, same message.
+		s.turns++
 		s.unseal(it)
 		s.advance(d)
 		return
+	}
+	if it.sealed.turn >= s.heard || epoch != s.heardIn {
+		s.heard, s.heardIn = it.sealed.turn, epoch
 	}
 	wish := it.wish.(Send)
 	if s.seen(it.message) {

@@ -420,12 +420,14 @@ func (x *restoring) shared(e *epoch, id stateID) error {
 	if err != nil {
 		return fmt.Errorf("read epoch secrets: %w", err)
 	}
-	r := newReader(bytes.Clone(value))
-	format, encoded, interim := r.u8(), newReader(r.vector()), r.vector()
+	// What is kept is copied out: a context is as long as its group is large, and
+	// the state that the realm's members share has one of its own.
+	r := newReader(value)
+	format, encoded, interim := r.u8(), newReader(r.vector()), bytes.Clone(r.vector())
 	context := decodeGroupContext(encoded)
 	e.secrets = &epochSecrets{suite: context.CipherSuite}
 	for _, s := range e.secrets.all() {
-		*s = r.vector()
+		*s = bytes.Clone(r.vector())
 	}
 	if err := r.end(); err != nil || encoded.end() != nil || format != rowFormat {
 		return errStoredGroup
@@ -445,6 +447,7 @@ func (x *restoring) shared(e *epoch, id stateID) error {
 		if !bytes.Equal(state.tree.root.hash[:], context.TreeHash) {
 			return errTreeHash
 		}
+		state.detach()
 		known = x.realm.share(state)
 	}
 	e.publicState = known

@@ -200,13 +200,14 @@ func (h *home) join(e bus.Envelope) error {
 	if err != nil {
 		return err
 	}
-	c := group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}
+	c := group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time, InOrder: true}
 	_, _, err = group.Join(h.env(), c)
 	if need := new(group.UnresolvedError); errors.As(err, &need) {
 		for _, n := range need.Need {
 			h.lookUp(n.Inbox)
 		}
 		h.counters["joins that waited"]++
+		c.Resolved = true
 	} else if err != nil {
 		return err
 	}

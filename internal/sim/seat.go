@@ -211,10 +211,15 @@ func (s *seat) ready() bool {
 // rewind tells the replica that the log went back. What it offers again are
 // intents that nobody wished for.
 func (s *seat) rewind(end uint64) {
+	if end < s.replica.Cursor() {
+		// What waits to be published is the replica's to offer again: one intent
+		// must not be under way twice.
+		s.outbox = slices.DeleteFunc(s.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
+	}
 	intents, drafts := s.replica.Outstanding(), s.replica.Drafts()
-	s.input(group.Rewound{End: end, Rows: s.reader()})
-	if s.replica == nil {
-		return
+	fx, err := s.step(group.Rewound{End: end, Rows: s.reader()})
+	if err != nil {
+		s.fail("no error", "%s: rewind to %d: %v", s.name, end, err)
 	}
 	isNew := func(m group.Message) bool {
 		return !slices.ContainsFunc(drafts, func(d group.Message) bool { return d.ID == m.ID })
@@ -225,6 +230,7 @@ func (s *seat) rewind(end uint64) {
 	for i, m := range again {
 		s.truth.intents[intent{s, more[len(more)-len(again)+i]}] = m.ID
 	}
+	s.carry(fx)
 }
 
 // sleep puts an idle replica away after saving what the store lacks.
