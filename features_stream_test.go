@@ -75,8 +75,8 @@ func TestStreamOfGroups(t *testing.T) {
 	}
 }
 
-// S71: a group's stream yields that group's messages and no others, in the
-// order of the log, once each. S63: what was missed comes first.
+// S54 S71: a group's stream yields that group's messages and no others, in the
+// order of the log, once each, with their status. S63: what was missed comes first.
 func TestStreamOfAGroup(t *testing.T) {
 	w := newWorld(t)
 	c := w.clients(2)

@@ -109,16 +109,23 @@ func TestSecondSyncReadsNothing(t *testing.T) {
 	bob.reads(must[*conclave.Group](t)(bo.Conversations().Get(bob.ctx, groups[7].ID())), "hello", "news")
 }
 
-// S64: without a stream and without a call a host asks the network nothing. The
-// end of the welcomes' Sync is where it has nothing left to do.
+// S64: with no stream and no call a host asks the network nothing and hears of
+// nothing, whatever happens there.
 func TestQuietWithoutStreams(t *testing.T) {
 	wire := newWire(t, membus.Config{})
-	alice, bob := newWorld(t, wire.config), newWorld(t, wire.config)
+	alice := newWorld(t, func(c *conclave.Config) { c.Bus, c.ServeNode = wire.Bus, false })
+	bob := newWorld(t, wire.config)
 	alix, bo := alice.client(), bob.client()
 	g := alice.newGroup(conclave.GroupOptions{}, alix, bo)
-	bob.of(bo, g)
+	theirs := bob.of(bo, g)
+	wire.reset()
 	alice.send(g, "unheard")
-	bob.reads(must[*conclave.Group](t)(bo.Conversations().Get(bob.ctx, g.ID())))
+	alice.do(g.UpdateName(alice.ctx, "unseen"))
+	alice.newGroup(conclave.GroupOptions{}, alix, bo)
+	bob.reads(theirs)
+	if got := wire.tally(); got.calls() != 0 || len(got.received) != 0 {
+		t.Errorf("it asked the network %d times and was told %v", got.calls(), got.received)
+	}
 }
 
 // S66: what was synced is there after a restart with the network off: lists,

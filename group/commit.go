@@ -17,7 +17,12 @@ func (s *step) foreignCommit(d Delivered, hash [32]byte, c *mls.StagedCommit) er
 // like anybody's. The intent holds the private part, since nobody decrypts its
 // own message.
 func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
-	if epoch != s.group.Epoch() {
+	switch {
+	case it.isReoffer(): // whoever lacked it has it now
+		s.reject(d, it.sealed.hash, errStaleCommit)
+		s.drop(it)
+		return nil
+	case epoch != s.group.Epoch():
 		s.reject(d, it.sealed.hash, errStaleCommit)
 		s.unseal(it)
 		return nil
@@ -83,7 +88,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.rotated = s.rotated || own != nil
 	s.heal = s.heal && own == nil
 	s.left(v.after)
-	s.noteRemoved(v.removed, next.Epoch())
+	s.noteRemoved(v.removed, c.Epoch())
 	s.enter(next, v.after)
 	s.settle(d, own)
 	return nil
@@ -92,7 +97,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 // enter makes a new epoch the current one, and saves it.
 func (s *step) enter(next *mls.Group, meta *Metadata) {
 	s.saveMLS(next.Rows(s.saved))
-	s.group, s.saved, s.meta, s.opened = next, next, meta, 0
+	s.group, s.saved, s.meta, s.opened = next, next, meta, s.phase()
 	s.dirt = true
 	s.lost = false
 	s.resume() // whatever it was about, the group goes on and so do we
@@ -113,7 +118,7 @@ func (s *step) settle(d Delivered, own *intent) {
 		case it.isSend() || own != nil && it.id == own.id:
 		case it.state == stateFailed:
 			s.drop(it)
-		case it.inFlight():
+		case it.inFlight() && !it.isReoffer():
 			s.unseal(it)
 		}
 	}

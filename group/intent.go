@@ -184,8 +184,8 @@ func (s *step) fail(it *intent, err error) {
 		it = s.change(it, func(it *intent) { it.state, it.reason = stateFailed, err.Error() })
 		s.saveIntent(it)
 	}
-	if it.again {
-		return // its sender has it as Published
+	if it.again || it.isReoffer() {
+		return // nobody waits for these
 	}
 	if it.isSend() {
 		s.emit(MessageChanged{s.draft(it)})

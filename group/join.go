@@ -111,7 +111,7 @@ func (s *step) begun(g *mls.Group) (err error) {
 		return err
 	}
 	s.saveMLS(g.Rows(s.saved))
-	s.group, s.saved, s.opened = g, g, 0
+	s.group, s.saved, s.opened = g, g, s.phase()
 	s.addStorageKey()
 	s.emit(Activated{})
 	s.dirt, s.fx.Durable = true, true

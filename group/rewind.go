@@ -82,6 +82,7 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 		it = s.change(it, func(it *intent) { it.message, it.again = m.ID, true })
 		s.saveIntent(it)
 	}
+	s.fx.Intent = 0 // these are no wishes
 	return nil
 }
 

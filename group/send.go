@@ -202,7 +202,11 @@ func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
 		return
 	}
 	overtaken := s.heardIn == epoch && s.heard > it.sealed.turn+outOfOrder
-	if epoch+pastEpochs < s.group.Epoch() || overtaken {
+	switch late := epoch+pastEpochs < s.group.Epoch() || overtaken; {
+	case late && it.state == stateFailed:
+		s.reject(d, it.sealed.hash, errTooOld)
+		return
+	case late:
 		// It came so late that nobody opens it: once more, same message.
 		s.turns++
 		s.unseal(it)
@@ -231,7 +235,9 @@ func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
 		Key:          wish.Key,
 		Content:      wish.Content,
 	})
-	s.emit(IntentDone{Intent: it.id})
+	if !it.again {
+		s.emit(IntentDone{Intent: it.id})
+	}
 }
 
 // failAll: nothing of ours can be sent any more. Whatever is in the log behind

@@ -50,6 +50,11 @@ func tableOf(kind mls.RowKind) Table {
 	return TableOwn
 }
 
+// phase is where an installation's count to the next checkpoint begins: the
+// members of a group on one host would otherwise all save their ratchets at the
+// same message.
+func (r *Replica) phase() uint64 { return uint64(r.env.installation()[0]) % checkpointEvery }
+
 // checkpoint saves the ratchets as they are now.
 func (s *step) checkpoint() {
 	if s.opened == 0 {

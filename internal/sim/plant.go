@@ -1,12 +1,75 @@
 package sim
 
+import (
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/persistence"
+)
+
 // A plant is a bug that a test puts into the world, to see that an invariant
-// finds it.
+// finds it. Without one none of this does anything.
 type plant int
 
 const (
-	plantNone     plant = iota
-	plantSkipSave       // sends what was not saved
-	plantLazySave       // sends before the disk has it
-	plantGap            // delivers past a gap, and vouches for it
+	plantNone      plant = iota
+	plantForgetful       // the next own generation is not saved
+	plantLazy            // what is sent is not on the disk yet
+	plantKeeps           // old keys are not deleted
+	plantGap             // an envelope is left out, and the host vouches for it
+	plantSwap            // two envelopes change their places, for one host
+	plantFork            // commits change their places, for one host
+	plantLiar            // the bus says no, for good, to what it has taken
+	plantGhost           // what timed out arrives after the log was read
+	plantLeak            // who was removed gets another member's keys
+	plantPast            // who joins gets an old member's keys
+	plantHalf            // a wish is declined and done all the same
 )
+
+// rows is what a host with the bug saves.
+func (p plant) rows(rows []group.Row) []group.Row {
+	var kept []group.Row
+	for _, r := range rows {
+		if p == plantForgetful && r.Table == group.TableOwn || p == plantKeeps && r.Table == group.TableMember && r.Value == nil {
+			continue
+		}
+		kept = append(kept, r)
+	}
+	return kept
+}
+
+func (p plant) durability(d persistence.Durability) persistence.Durability {
+	if p == plantLazy {
+		return persistence.Lazy
+	}
+	return d
+}
+
+// deliveries is what a host with the bug delivers.
+func (p plant) deliveries(s *seat, items []group.Delivered) []group.Delivered {
+	if s.calm || s.host.index != 0 || len(items) < 2 {
+		return items
+	}
+	swap := p == plantSwap || p == plantFork && items[0].Commit && items[1].Commit
+	switch {
+	case p == plantGap:
+		items = items[1:]
+		items[0].After = 0
+	case swap:
+		items[0].Data, items[1].Data = items[1].Data, items[0].Data
+		items[0].Message, items[1].Message = items[1].Message, items[0].Message
+	}
+	return items
+}
+
+// leaked is what somebody holds with the bug's help.
+func (p plant) leaked(leak plant, s *seat, state *mls.Group) *mls.Group {
+	if p != leak {
+		return state
+	}
+	for _, other := range s.truth.seats() {
+		if other != s && other.replica != nil && other.replica.Active() {
+			return other.replica.Group()
+		}
+	}
+	return state
+}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -81,6 +82,9 @@ func (s *seat) wish(in group.Input) bool {
 	fx, err := s.step(in)
 	if err != nil {
 		s.counters["wishes declined"]++
+		if s.plant == plantHalf {
+			_, _ = s.step(group.KeyUpdate{})
+		}
 		if after := s.fingerprint(); after != before {
 			s.fail("I10", "%s: %T was declined (%v) and changed the replica: %s, was %s", s.name, in, err, after, before)
 		}
@@ -97,9 +101,6 @@ func (s *seat) wish(in group.Input) bool {
 func (s *seat) carry(fx group.Effects) {
 	if !fx.Durable && len(fx.Send) > 0 {
 		s.fail("save before send", "%s sends what is not durable", s.name)
-	}
-	if s.plant == plantSkipSave && fx.Durable && len(fx.Send) > 0 && s.chance(1, 2) {
-		fx.Save = nil
 	}
 	if err := s.save(fx.Save, fx.Durable); err != nil {
 		s.tell("%s: save failed: %v", s.name, err)
@@ -147,12 +148,12 @@ func (s *seat) save(changes []group.Row, durable bool) error {
 		s.store.FailNext(err)
 	}
 	var b persistence.Batch
-	s.addRows(&b, changes)
+	s.addRows(&b, s.plant.rows(changes))
 	d := persistence.Lazy
-	if durable && s.plant != plantLazySave {
+	if durable {
 		d = persistence.Durable
 	}
-	return s.vault.Apply(ctx, &b, d)
+	return s.vault.Apply(ctx, &b, s.plant.durability(d))
 }
 
 // drop forgets the replica and what was under way, as a crash of its actor does.
@@ -216,19 +217,20 @@ func (s *seat) rewind(end uint64) {
 		// must not be under way twice.
 		s.outbox = slices.DeleteFunc(s.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
 	}
-	intents, drafts := s.replica.Outstanding(), s.replica.Drafts()
+	history, err := group.History(s.reader(), group.HistoryQuery{After: group.Position{ID: end + 1}})
+	s.must(err)
 	fx, err := s.step(group.Rewound{End: end, Rows: s.reader()})
 	if err != nil {
 		s.fail("no error", "%s: rewind to %d: %v", s.name, end, err)
 	}
-	isNew := func(m group.Message) bool {
-		return !slices.ContainsFunc(drafts, func(d group.Message) bool { return d.ID == m.ID })
-	}
-	more := s.replica.Outstanding()[len(intents):]
-	again := s.replica.Drafts()
-	again = slices.DeleteFunc(again, func(m group.Message) bool { return !isNew(m) })
-	for i, m := range again {
-		s.truth.intents[intent{s, more[len(more)-len(again)+i]}] = m.ID
+	own := slices.DeleteFunc(history, func(m group.Message) bool {
+		return m.Kind != group.ApplicationMessage || !bytes.Equal(m.Installation, s.signer.Public())
+	})
+	intents := s.replica.Outstanding()
+	for i, m := range own {
+		if n := len(intents) - len(own) + i; n >= 0 {
+			s.truth.intents[intent{s, intents[n]}] = m.ID
+		}
 	}
 	s.carry(fx)
 }
@@ -252,7 +254,7 @@ func (s *seat) busy() bool {
 // deliver feeds envelopes in one go; their rows are one transaction.
 func (s *seat) deliver(items []group.Delivered) {
 	var all group.Effects
-	for _, d := range items {
+	for _, d := range s.plant.deliveries(s, items) {
 		fx, err := s.step(d)
 		if err != nil {
 			s.fail("no error", "%s: envelope %d: %v", s.name, d.ID, err)
@@ -311,10 +313,6 @@ func (s *seat) feed() bool {
 	case s.hit(faultRepeated, 1, 6):
 		items = append(items, items[s.rand.IntN(len(items))])
 	}
-	if s.plant == plantGap && len(items) > 1 {
-		items = items[1:]
-		items[0].After = 0
-	}
 	s.deliver(items)
 	return true
 }
@@ -326,7 +324,9 @@ func (s *seat) read() bool {
 			return false
 		}
 		// What timed out has arrived by now, or never will.
-		s.flush()
+		if s.plant != plantGhost || s.calm {
+			s.flush()
+		}
 		s.again = false
 		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.Cursor()}
 	}
@@ -428,6 +428,10 @@ func (s *seat) send() bool {
 		s.wait(time.Minute) // beyond the bus's window
 		_, err := s.publish(o.Topic, o.ID, o.Payload)
 		s.must(err)
+	}
+	if s.plant == plantLiar && s.chance(1, 4) {
+		answer(group.Refused{Intent: o.Intent, Reason: "a lie", Final: true})
+		return true
 	}
 	if s.hit(faultLostAnswer, 1, 8) {
 		answer(group.Unknown{Intent: o.Intent})

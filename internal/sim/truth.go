@@ -121,7 +121,7 @@ func (g *truth) moved(s *seat, before *mls.Group) {
 	switch {
 	case before.Active() && !now.Active():
 		g.counters["removals"]++
-		g.removals = append(g.removals, removal{s, before.Epoch() + 1, before, now})
+		g.removals = append(g.removals, removal{s, before.Epoch() + 1, before, g.plant.leaked(plantLeak, s, now)})
 	case !now.Active():
 	case g.lost[string(before.EpochAuthenticator())] != nil:
 		g.astray(s, before)
@@ -266,7 +266,7 @@ func (g *truth) joined(s *seat, at uint64) {
 		if uint64(past[i].ID) > at {
 			continue
 		}
-		if g.opens(now, past[i].Payload) {
+		if g.opens(g.plant.leaked(plantPast, s, now), past[i].Payload) {
 			g.fail("I7", "%s joined at %d and opens %d", s.name, at, past[i].ID)
 		}
 	}
@@ -315,7 +315,10 @@ func (g *truth) describe(s *seat, o group.Outbound, data []byte) *envelope {
 	e := &envelope{from: s, epoch: mine.Epoch, within: string(state.EpochAuthenticator()), commit: o.Topic == group.TopicCommits}
 	e.key = generation{string(s.signer.Public()), e.within, mine.ContentType, mine.Generation}
 	if !e.commit {
-		e.message = g.intents[intent{s, o.Intent}]
+		var known bool
+		if e.message, known = g.intents[intent{s, o.Intent}]; !known {
+			g.fail("the world", "%s: nobody wished for intent %d", s.name, o.Intent)
+		}
 	}
 	return e
 }
