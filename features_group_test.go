@@ -293,29 +293,30 @@ func TestSwappedWelcomesDoNotOpen(t *testing.T) {
 func TestWhoSeesANewGroup(t *testing.T) {
 	wire := newWire(t, membus.Config{})
 	w := newWorld(t, wire.config)
-	c := w.clients(3)
+	listening := newWorld(t, func(c *conclave.Config) { c.Bus, c.ServeNode = wire.Bus, false })
+	c := append(w.clients(2), listening.client())
 	ctx, stop := context.WithCancel(w.ctx)
 	defer stop()
 	joined := c[2].Conversations().Stream(ctx)
 	groups := []*conclave.Group{w.newGroup(conclave.GroupOptions{}, c...), w.newGroup(conclave.GroupOptions{}, c...)}
-	count := func(c *conclave.Client) int {
+	lists := func(c *conclave.Client, want int) {
 		t.Helper()
-		wire.reset()
-		n := len(must[[]*conclave.Group](t)(c.Conversations().List(w.ctx)))
-		if got := wire.tally().calls(); got != 0 {
-			t.Errorf("a list asked the network %d times", got)
+		if n := len(must[[]*conclave.Group](t)(c.Conversations().List(w.ctx))); n != want {
+			t.Errorf("it lists %d groups, want %d", n, want)
 		}
-		return n
 	}
-	if n := count(c[0]); n != 2 {
-		t.Errorf("its creator lists %d groups", n)
-	}
-	if n := count(c[1]); n != 0 {
-		t.Errorf("before Sync a member lists %d groups", n)
-	}
+	lists(c[0], 2)
+	lists(c[1], 0)
 	w.do(c[1].Conversations().Sync(w.ctx))
-	if n := count(c[1]); n != 2 {
-		t.Errorf("after Sync a member lists %d groups", n)
+	lists(c[1], 2)
+	for _, g := range groups {
+		w.do(g.Sync(w.ctx)) // whatever its creator still had to do is done
+	}
+	wire.reset()
+	lists(c[0], 2)
+	lists(c[1], 2)
+	if n := wire.tally().calls(); n != 0 {
+		t.Errorf("the lists asked the network %d times", n)
 	}
 	var streamed []conclave.GroupID
 	for g, err := range joined {

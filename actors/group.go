@@ -31,6 +31,7 @@ type groupActor struct {
 	stale        uint64 // reads up to this number were begun for a replica that is gone
 	mark         uint64 // the newest Effects.Read: what the next read answers
 	answered     uint64 // the newest Effects.Read that was answered
+	resting      bool   // the read that the replica wants waits for a wish: who only looks asks the network nothing
 
 	alarm alarm // wakes what waits for the network to come back
 }
@@ -100,10 +101,14 @@ func (a *groupActor) Start(ctx *engine.Context) error {
 	}
 	a.replica = replica
 	a.outbox = newOutbox(a.sys, ctx.Self(), &a.alarm)
+	live := a.in.listens()
+	if a.resting = !live && len(replica.Outstanding()) == 0; a.resting {
+		a.mark, fx.Read = fx.Read, 0
+	}
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}
-	return a.setLive(ctx, a.in.listens())
+	return a.setLive(ctx, live)
 }
 
 // Stop releases what Start took. It saves nothing: see Idle.
@@ -116,7 +121,7 @@ func (a *groupActor) Stop() {
 // Idle lets the actor be put to sleep once nothing waits, after saving the
 // ratchets that the store is behind with.
 func (a *groupActor) Idle() bool {
-	if a.reading() || len(a.syncs) > 0 || a.wanted() || !a.outbox.empty() {
+	if a.reading() || len(a.syncs) > 0 || a.wanted() && !a.resting || !a.outbox.empty() {
 		return false
 	}
 	if err := a.save(a.sys.ctx, a.replica.Passivate(), false); err != nil {
@@ -239,6 +244,9 @@ func (a *groupActor) wish(ctx *engine.Context, w wish) error {
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}
+	if a.resting {
+		a.read(ctx)
+	}
 	if !waits {
 		ctx.Reply(accepted)
 	}
@@ -356,7 +364,7 @@ func (a *groupActor) read(ctx *engine.Context) {
 		return
 	}
 	a.begun++
-	a.again = false
+	a.again, a.resting = false, false
 	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.mark}
 	wanted := a.wanted()
 	a.sys.beside(func(c context.Context) {
@@ -434,7 +442,9 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 			s.reply.Answer(nil, m.err)
 		}
 		a.syncs = nil
-		ctx.After(retryRead, fallenBehind{})
+		if a.resting = !a.live && len(a.replica.Outstanding()) == 0; !a.resting {
+			ctx.After(retryRead, fallenBehind{})
+		}
 		return nil
 	}
 	commits, _ := topicsOf(a.id)

@@ -96,24 +96,6 @@ func TestSleepersCostLittle(t *testing.T) {
 	}, soonIdle)
 }
 
-// Memory of an installation that sleeps, store excluded.
-func BenchmarkSleepingInstallation(b *testing.B) {
-	var before, after runtime.MemStats
-	t := &testing.T{}
-	_ = t
-	b.ReportAllocs()
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	all := make([]*installation, b.N)
-	for i := range all {
-		all[i] = &installation{record: &record{}}
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "B/installation")
-	runtime.KeepAlive(all)
-}
-
 // A stream's consumer that takes its time: its queue is bounded, and it gets
 // everything, in order. S65.
 func TestSlowConsumer(t *testing.T) {

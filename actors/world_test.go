@@ -332,10 +332,10 @@ type line struct {
 	bus.Bus
 
 	mu       sync.Mutex
-	cut      chan struct{} // closed when the line is whole again; nil: it is
+	cut      chan struct{}         // closed when the line is whole again; nil: it is
 	refuse   func(bus.Topic) error // instead of a publish
 	answer   func(bus.Topic) error // after a publish, in place of its answer
-	attempts map[[32]byte]int // publishes begun, by payload
+	attempts map[[32]byte]int      // publishes begun, by payload
 }
 
 var errCut = errors.Join(bus.ErrUnavailable, errors.New("the line is cut"))
@@ -363,6 +363,48 @@ func (l *line) answering(f func(bus.Topic) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.answer = f
+}
+
+// queueing makes every question about logs of a kind wait for its turn: the
+// result lets the oldest that waits go on.
+func (l *line) queueing(kind bus.Kind) (next func()) {
+	var waiting []chan struct{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow = func(topic bus.Topic) {
+		if topic.Kind() != kind {
+			return
+		}
+		turn := make(chan struct{})
+		l.mu.Lock()
+		waiting = append(waiting, turn)
+		l.mu.Unlock()
+		<-turn
+	}
+	return func() {
+		synctest.Wait()
+		l.mu.Lock()
+		close(waiting[0])
+		waiting = waiting[1:]
+		l.mu.Unlock()
+		synctest.Wait()
+	}
+}
+
+// flowing ends queueing, for what is asked from now on.
+func (l *line) flowing() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow = nil
+}
+
+func (l *line) wait(topic bus.Topic) {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	if slow != nil {
+		slow(topic)
+	}
 }
 
 func (l *line) state() (mended <-chan struct{}, err error) {
@@ -407,14 +449,18 @@ func (l *line) Read(ctx context.Context, after bus.ID, limit int, topics ...bus.
 	if _, err := l.state(); err != nil {
 		return nil, err
 	}
-	return l.Bus.Read(ctx, after, limit, topics...)
+	envelopes, err := l.Bus.Read(ctx, after, limit, topics...)
+	l.wait(topics[0])
+	return envelopes, err
 }
 
 func (l *line) Last(ctx context.Context, topics ...bus.Topic) ([]bus.ID, error) {
 	if _, err := l.state(); err != nil {
 		return nil, err
 	}
-	return l.Bus.Last(ctx, topics...)
+	last, err := l.Bus.Last(ctx, topics...)
+	l.wait(topics[0])
+	return last, err
 }
 
 func (l *line) End(ctx context.Context, topic bus.Topic) (bus.ID, error) {

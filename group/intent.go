@@ -199,9 +199,12 @@ func (s *step) published(in Published) error {
 	if it == nil || it.state != stateSealed {
 		return nil
 	}
-	s.change(it, func(it *intent) { it.acked = in.ID })
-	if in.ID != 0 && in.ID <= s.cursor {
-		s.unsettle(it.id) // read past without being recognised: look again
+	switch it = s.change(it, func(it *intent) { it.acked = in.ID }); {
+	case it.isReoffer():
+		s.drop(it) // whoever lacks it can read it
+	case in.ID != 0 && in.ID <= s.cursor:
+		s.attempt(it, "read past without effect")
+		s.unsettle(it.id)
 	}
 	return nil
 }

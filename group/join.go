@@ -135,6 +135,10 @@ type JoinConfig struct {
 	// that epoch or later.
 	Previous *Replica
 
+	// RolledBack says that the store is older than what was once saved, so that
+	// this installation may have joined and sent before: see LoadConfig.
+	RolledBack bool
+
 	// InOrder asks for ErrBehind where Previous is still a member by what it
 	// has read: the host reads the log up to the welcome's cursor and joins
 	// then. Without it, what lies between is skipped.
@@ -239,6 +243,10 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
 	s.emit(MessageChanged{message})
+	if c.RolledBack {
+		s.mend()
+		s.finish()
+	}
 	return nil
 }
 

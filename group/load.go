@@ -156,13 +156,19 @@ func (s *step) reopen(rolledBack bool) {
 			s.sendWelcomes(it)
 		}
 	}
-	if rolledBack && !s.heal {
-		s.heal, s.dirt = true, true
+	if rolledBack || s.heal {
+		s.mend()
 	}
-	if s.heal && !slices.ContainsFunc(s.intents, func(it *intent) bool { _, ok := it.wish.(KeyUpdate); return ok }) {
+}
+
+// mend puts a key update before everything else that is to be sent.
+func (s *step) mend() {
+	s.heal, s.dirt = true, true
+	if !slices.ContainsFunc(s.intents, func(it *intent) bool { _, ok := it.wish.(KeyUpdate); return ok }) {
 		it := s.begin(KeyUpdate{})
 		s.intents = append([]*intent{it}, s.intents[:len(s.intents)-1]...)
 		s.saveIntent(it)
+		s.fx.Intent = 0 // it is no wish
 	}
 }
 

@@ -20,6 +20,11 @@ func (reoffer) input() {}
 // commit as it was. A commit of somebody else that was applied and is gone
 // stops this replica until it comes again: by itself it is alone in its epoch.
 func (s *step) rewound(in Rewound) error {
+	if s.waiting != nil && s.waiting.ID > in.End {
+		s.waiting = nil // the log does not hold it any more
+		s.resume()
+		s.read()
+	}
 	if in.End >= s.cursor || !s.group.Active() {
 		return nil
 	}

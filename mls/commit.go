@@ -120,8 +120,11 @@ func (g *Group) create(c creation) (*StagedCommit, error) {
 			return nil, err
 		}
 	}
-	keys, commitSecret := g.keys, suite.zeroSecret()
-	var fresh *freshPath
+	var (
+		keys         *pathKeys
+		fresh        *freshPath
+		commitSecret = suite.zeroSecret()
+	)
 	if c.NoPath {
 		keys = g.keys.carry(g.keys.leaf, g.tree, after)
 	} else {

@@ -243,7 +243,7 @@ func (s *seat) enter(c group.JoinConfig) error {
 		d = persistence.Lazy // it can be read again, with the key package that is kept
 	}
 	s.must(s.vault.Apply(ctx, &b, d))
-	s.replica, s.rows, s.mark, s.reading = r, true, 0, nil
+	s.replica, s.rows, s.mark, s.reading, s.rewound = r, true, 0, nil, nil
 	s.live, s.fed = s.chance(2, 3), r.Cursor()
 	s.tell("%s: joined at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
 	s.counters["joins"]++

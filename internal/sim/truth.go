@@ -40,6 +40,7 @@ type truth struct {
 	tainted     map[group.MessageID]bool // was in a tail that the log lost
 	generations map[generation][32]byte
 	removals    []removal
+	joins       map[join]bool
 }
 
 // An epoch is what its members agree on.
@@ -77,6 +78,10 @@ type (
 		content      mls.ContentType
 		number       uint32
 	}
+	join struct {
+		*seat
+		epoch int
+	}
 	// A removal keeps all that an installation knew when it was removed, and
 	// what it knows after.
 	removal struct {
@@ -97,6 +102,7 @@ func newTruth(w *world, n int) *truth {
 		read:        map[group.MessageID]bool{},
 		tainted:     map[group.MessageID]bool{},
 		generations: map[generation][32]byte{},
+		joins:       map[join]bool{},
 	}
 	var err error
 	g.commits, err = bus.CommitsOf(g.id)
@@ -113,7 +119,10 @@ func (g *truth) log() []bus.Envelope {
 	return all
 }
 
-func (g *truth) found(s *seat) { g.enter(s, 0, nil) }
+func (g *truth) found(s *seat) {
+	g.enter(s, 0, nil)
+	g.joins[join{s, 0}] = true
+}
 
 // moved looks at a replica after a step.
 func (g *truth) moved(s *seat, before *mls.Group) {
@@ -260,6 +269,7 @@ func (g *truth) joined(s *seat, at uint64) {
 	} else if g.epochs[n].at != at {
 		g.fail("I2", "%s was told that epoch %d began at %d, it was %d", s.name, n, at, g.epochs[n].at)
 	}
+	g.joins[join{s, int(now.Epoch())}] = true
 	// I7: it opens nothing from before.
 	past := g.log()
 	for i := len(past) - 1; i >= 0; i-- {

@@ -126,7 +126,11 @@ func (g *truth) expected() map[*seat][]group.MessageID {
 			continue
 		}
 		for _, s := range g.seats() {
-			if _, member := g.epochs[now].members[string(s.signer.Public())]; !member || g.since(s, now) > int(m.epoch) || had[s][m.message] {
+			_, member := g.epochs[now].members[string(s.signer.Public())]
+			since := g.since(s, now)
+			// A welcome that came after a later one is stale: it was a member, and
+			// has never known.
+			if !member || since > int(m.epoch) || had[s][m.message] || !g.joins[join{s, since}] {
 				continue
 			}
 			if had[s] == nil {
