@@ -269,10 +269,11 @@ func TestSyncAfterACrashReads(t *testing.T) {
 		elapse(time.Second)
 		done := make(chan error, 1)
 		go func() { done <- w.sys.Sync(w.ctx, p[1], id) }()
-		next()
+		next() // the read before the crash
+		next() // the one that the crash began
 		select {
 		case err := <-done:
-			t.Errorf("answered by the read before the crash: %v", err)
+			t.Errorf("answered by a read that began before it: %v", err)
 		default:
 		}
 		w.line.flowing()

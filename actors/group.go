@@ -49,6 +49,8 @@ type (
 	outcomeOf struct{ intent uint64 }
 	// awaitMessage waits until an own message is Published or Failed.
 	awaitMessage struct{ message group.MessageID }
+	// readNow reads the log to its end.
+	readNow struct{}
 	// syncNow catches up with the log and waits for what is on its way out.
 	syncNow struct{}
 	// look runs a function on the replica, which it must not keep.
@@ -148,6 +150,10 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		return nil
 	case awaitMessage:
 		return a.awaitMessage(ctx, m.message)
+	case readNow:
+		a.read(ctx)
+		a.syncs = append(a.syncs, pendingSync{reply: ctx.Later(), read: a.nextRead()})
+		return nil
 	case syncNow:
 		a.sync(ctx)
 		return nil

@@ -229,7 +229,10 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	if err != nil {
 		return nil, err
 	}
-	return &group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time}, nil
+	return &group.JoinConfig{
+		Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time,
+		RolledBack: s.cfg.RolledBack, InOrder: true,
+	}, nil
 }
 
 func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
@@ -252,7 +255,7 @@ func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope,
 	if bad != nil {
 		return group.Welcome{}, bad
 	}
-	return pointer.Open(pointee)
+	return pointer.OpenShared(s.realm, s.shared, pointee)
 }
 
 // join joins a prepared welcome. A welcome that cannot be joined is read past:
@@ -270,6 +273,9 @@ func (a *installationActor) join(ctx *engine.Context, m prepared) error {
 		if need := new(group.UnresolvedError); errors.As(err, &need) && !m.resolved {
 			a.resolve(ctx.Self(), m, need)
 			return nil
+		}
+		if errors.Is(err, errReadFirst) {
+			return nil // the welcome comes again
 		}
 		if errors.Is(err, engine.ErrCrash) {
 			return err
@@ -296,7 +302,7 @@ func (a *installationActor) resolve(self engine.Ref, m prepared, need *group.Unr
 	inboxes := inboxesOf(need.Need)
 	a.sys.beside(func(ctx context.Context) {
 		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
-			m.resolved = true
+			m.resolved, m.join.Resolved = true, true
 			_ = a.sys.engine.Tell(self, m)
 		}
 	})
@@ -342,6 +348,10 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 // the mailbox: only that actor may change the replica.
 func (a *installationActor) reenter(ctx *engine.Context, name string, m prepared) error {
 	if _, err := a.sys.names.Ask(ctx.Context(), name, rejoin{*m.join}); err != nil {
+		if errors.Is(err, group.ErrBehind) {
+			a.readFirst(ctx.Self(), name, m)
+			return errReadFirst
+		}
 		if errors.Is(err, engine.ErrRestarted) || errors.Is(err, engine.ErrStopped) {
 			return crash(err)
 		}
@@ -353,6 +363,22 @@ func (a *installationActor) reenter(ctx *engine.Context, name string, m prepared
 		return crash(err)
 	}
 	return nil
+}
+
+// errReadFirst: the group's log is read before the welcome is taken.
+var errReadFirst = errors.New("actors: log of the group comes first")
+
+// readFirst lets a group read its log, in which this installation was removed,
+// and then takes the welcome that brings it back.
+func (a *installationActor) readFirst(self engine.Ref, name string, m prepared) {
+	a.sys.beside(func(ctx context.Context) {
+		if a.sys.persist(ctx, &a.alarm, "group log not read", func() error {
+			_, err := a.sys.names.Ask(ctx, name, readNow{})
+			return err
+		}) {
+			_ = a.sys.engine.Tell(self, m)
+		}
+	})
 }
 
 // pointees remembers the last pointees read: all members that one commit added

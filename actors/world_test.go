@@ -335,6 +335,7 @@ type line struct {
 	cut      chan struct{}         // closed when the line is whole again; nil: it is
 	refuse   func(bus.Topic) error // instead of a publish
 	answer   func(bus.Topic) error // after a publish, in place of its answer
+	slow     func(bus.Topic)       // before an answer about a topic is on its way
 	attempts map[[32]byte]int      // publishes begun, by payload
 }
 

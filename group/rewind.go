@@ -25,7 +25,16 @@ func (s *step) rewound(in Rewound) error {
 		s.resume()
 		s.read()
 	}
-	if in.End >= s.cursor || !s.group.Active() {
+	if !s.group.Active() {
+		return nil
+	}
+	if in.End >= s.cursor {
+		// What was read is still there. What was only acknowledged may be gone.
+		for _, it := range s.intents {
+			if it.state == stateSealed && it.acked > in.End {
+				s.unsettle(it.id)
+			}
+		}
 		return nil
 	}
 	s.rewinds++

@@ -33,6 +33,7 @@ type seat struct {
 	again   bool    // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
 	stale   bool    // the store was put back: the next load is told
+	forgot  bool    // the store that was put back did not know the group: nothing tells it what it sent
 }
 
 // A reading is a read of the log in progress.
@@ -174,7 +175,9 @@ func (s *seat) wake() bool {
 	}
 	meta, err := s.reader().Get(group.TableMeta, nil, nil)
 	s.must(err)
-	if meta == nil { // a power cut took the join back
+	if meta == nil { // a power cut took the join back, or a restored store has never known it
+		s.forgot = s.forgot || s.stale
+		s.stale = false
 		s.rows = false
 		return false
 	}
