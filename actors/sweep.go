@@ -55,7 +55,7 @@ func (s *System) commit(ctx context.Context, b *persistence.Batch, v *persistenc
 	s.sweeper.writing.RLock()
 	err := v.Apply(ctx, b, d)
 	s.sweeper.writing.RUnlock()
-	if err == nil && epoch > 0 && epoch%wholeTreeEvery == 0 {
+	if err == nil && epoch > liveEpochs {
 		s.sweepSoon(id)
 	}
 	return err
