@@ -80,13 +80,16 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 	var epoch *mls.EpochError
 	switch {
 	case errors.As(err, &own):
+		err = errOwnMessage
+		if !own.Verified {
+			break // a copy of what was settled long ago, or a bent one
+		}
 		// Sent by us in a life that this store does not remember. Its
 		// generation is used; never use it again.
 		if next, err := s.group.SkipTo(own.Epoch, own.ContentType, own.Generation); err == nil && next != s.group {
 			s.saveMLS(next.Rows(s.group))
 			s.group = next
 		}
-		err = errOwnMessage
 		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
 			// Its keys are lost here. After a rollback the others have
 			// followed it; otherwise that shows in what they do next.

@@ -82,6 +82,11 @@ type OwnMessageError struct {
 	Epoch       uint64
 	ContentType ContentType
 	Generation  uint32
+	// Verified: it carries this member's signature, and a generation that this
+	// group has not used; it was sent by a copy that went on further. Otherwise
+	// the generation is behind, its key is gone, and anybody may have bent what
+	// came after the sender's data.
+	Verified bool
 }
 
 func (e *OwnMessageError) Error() string {

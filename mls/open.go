@@ -118,7 +118,7 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 		// Sent by this member after the copy was made that this group is
 		// restored from: only the signature tells it from a forgery that wants
 		// the generation to run away.
-		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation}
+		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation, Verified: true}
 	case a.contentType == ContentCommit:
 		return g.openCommit(a, id)
 	}

@@ -16,7 +16,7 @@ func TestBenchReports(t *testing.T) {
 	}{
 		{"fanout --members 4 --messages 8", []string{"deliveries_per_second", "send_to_all_stored_p99"}, []string{"fanout"}},
 		{"fanout --members 4 --messages 8 --verify", []string{"deliveries_per_second", "send_to_all_stored_p99"}, []string{"fanout"}},
-		{"form --members 4", []string{"form_and_join", "heap_per_member"}, nil},
+		{"form --members 4", []string{"form_and_join", "heap_per_further_member"}, nil},
 		{"commit --members 4", []string{"commit_to_all_applied_p50"}, nil},
 		{"idle --installations 6", []string{"bytes_per_installation"}, []string{"bytes_per_installation", "descriptors", "goroutines"}},
 		{"mixed --installations 6 --groups 3 --messages 12", []string{"deliveries_per_second"}, nil},

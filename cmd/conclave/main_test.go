@@ -76,7 +76,7 @@ func TestCommandLine(t *testing.T) {
 		{args: "serve --dir " + dir + " --listen 0.0.0.0:4222", want: "jetstream: invalid configuration: Listen on 0.0.0.0:4222 is reachable from other machines: set Credentials.User and Password", code: 2},
 		{args: "chat", want: "give --dir, the directory of your wallet and messages", code: 2},
 		{args: "chat --dir x --with 0x1", want: "--with belongs to --new-group: give the group a name", code: 2},
-		{args: "chat --dir x --group *", want: `conclave: group id "*" is not 32 lower-case hex digits`, code: 2},
+		{args: "chat --dir x --group *", want: `group: invalid input: group id "*" is not 32 lower-case hex digits`, code: 2},
 		{args: "chat --dir x", want: "standard input is no terminal to ask for the passphrase at: give --passphrase-file", code: 2},
 		{args: "bench fanout --members 1", want: "--members is 1: give at least 2", code: 2},
 		{args: "bench idle --installations 2", want: "--installations is 2: give at least 3", code: 2},
