@@ -312,7 +312,10 @@ func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) erro
 		}
 	}
 	var b persistence.Batch
-	for t := group.TableMeta; !t.Shared(); t++ {
+	for t := group.TableMeta; t <= group.TableSent; t++ {
+		if t.Shared() {
+			continue
+		}
 		err := installation.vault.Scan(ctx, recordType(t), id[:], nil, func(suffix, _ []byte) bool {
 			installation.vault.Delete(&b, recordType(t), bytes.Clone(suffix))
 			return true

@@ -199,10 +199,18 @@ func (a *groupActor) step(ctx *engine.Context, in group.Input) error {
 // answer takes the answer to an effect. What was published is settled when the
 // log delivers it, so an actor that does not hear of news at once reads it.
 func (a *groupActor) answer(ctx *engine.Context, in group.Input) error {
+	p, published := in.(group.Published)
+	if published && !p.Duplicate && p.ID != 0 && p.ID <= a.replica.Cursor() {
+		// What is new has an ID that was read before: the log went backwards,
+		// and nobody had noticed.
+		if err := a.rewound(ctx, bus.ID(p.ID-bus.MaxShards)); err != nil {
+			return err
+		}
+	}
 	if err := a.step(ctx, in); err != nil {
 		return err
 	}
-	if _, published := in.(group.Published); published && !a.live {
+	if published && !a.live {
 		a.read(ctx)
 	}
 	return nil
@@ -237,6 +245,14 @@ func merge(a, b group.Effects) group.Effects {
 }
 
 func (a *groupActor) wish(ctx *engine.Context, w wish) error {
+	if send, ok := w.input.(group.Send); ok && send.Key != "" {
+		var err error
+		id := group.NewMessageID(a.id[:], send.Key, send.Content)
+		if send.Known, err = group.Sent(a.rows(ctx.Context()), id); err != nil {
+			return crash(err)
+		}
+		w.input = send
+	}
 	fx, err := a.replica.Step(w.input)
 	if err != nil {
 		return err

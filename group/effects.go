@@ -138,10 +138,11 @@ const (
 	TableEpoch    Table = 10 // MLS, shared: contexts and secrets all members hold
 	TableTree     Table = 11 // MLS, shared: ratchet trees
 	TableBody     Table = 12 // shared: by Position, a message's body
+	TableSent     Table = 13 // by message id: an own message that is Published
 )
 
 // Shared reports whether co-hosted members share the table's rows.
-func (t Table) Shared() bool { return t >= TableEpoch }
+func (t Table) Shared() bool { return t == TableEpoch || t == TableTree || t == TableBody }
 
 // A RowReader reads a replica's rows. A row that is not there is nil without
 // an error.

@@ -23,6 +23,9 @@ type (
 		Content []byte
 		Push    bool
 		Now     time.Time
+		// Known says that the store has the message as Published, see Sent: it
+		// is not sent a second time, however long ago that was.
+		Known bool
 	}
 
 	// Retry starts a Failed message again under the same id.

@@ -28,7 +28,7 @@ func (s *step) send(in Send) error {
 		s.fx.Intent = it.id // the same message again
 		return nil
 	}
-	if s.seen(id) {
+	if in.Known || s.seen(id) {
 		return nil
 	}
 	s.enrol()
@@ -226,6 +226,7 @@ func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
 		s.leaves(s.env.Inbox)
 	}
 	s.drop(it)
+	s.put(TableSent, it.message[:], keyOf(d.ID))
 	s.store(d, epoch, Message{
 		ID:           it.message,
 		Time:         d.Time,
@@ -248,4 +249,13 @@ func (s *step) failAll(err error) {
 			s.fail(it, err)
 		}
 	}
+}
+
+// Sent reports whether a replica's rows have an own message as Published.
+func Sent(rows RowReader, id MessageID) (bool, error) {
+	row, err := rows.Get(TableSent, id[:], nil)
+	if err != nil {
+		return false, fmt.Errorf("group: look up message: %w", err)
+	}
+	return row != nil, nil
 }
