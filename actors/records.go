@@ -19,6 +19,7 @@ const (
 	typeInstallation persistence.RecordType = 1 // (empty): the record below
 	typeKeyPackage   persistence.RecordType = 2 // hash of a public key: the secrets behind it
 	typeWelcomes     persistence.RecordType = 3 // (empty): how far the welcomes were read
+	typeAside        persistence.RecordType = 4 // id: a welcome whose pointee was not there, after its time
 	typeGroupTables  persistence.RecordType = 16
 )
 

@@ -1,10 +1,12 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/conclave-chat/conclave/actors/engine"
 	"github.com/conclave-chat/conclave/bus"
@@ -26,6 +28,12 @@ type installationActor struct {
 
 	reading bool
 	again   bool // another read is wanted once this one ends
+
+	// Welcomes whose pointee was not there, in the order in which they are
+	// tried again; due of them now, when nothing newer waits.
+	aside []bus.Envelope
+	due   int
+	timed bool // a timer is set
 }
 
 // What an installation actor is asked, beside welcomeNews and setLive.
@@ -41,11 +49,26 @@ type (
 	// prepared is a welcome that was unwrapped, with the identities that it
 	// needs at hand; or the reason why there is nothing to join.
 	prepared struct {
+		of       *installationActor // who began it
 		id       bus.ID
 		join     *group.JoinConfig
 		resolved bool // the identities it needs were looked up: what is missing does not exist
 		err      error
 	}
+	// tryAside tries again what was set aside.
+	tryAside struct{}
+)
+
+const (
+	// pointeeWait is how long the pointee of a new welcome is waited for. It was
+	// published first: what is not there soon was never sent, or is lost.
+	pointeeWait = 5 * time.Second
+	// asideRetry is how often a welcome that was set aside is tried again, and
+	// asideLife for how long; XMTP's clients do as much.
+	asideRetry = 5 * time.Minute
+	asideLife  = 3 * 24 * time.Hour
+	// maxAside bounds them: anybody can point at nothing.
+	maxAside = 64
 )
 
 func newInstallationActor(s *System, in *installation) *installationActor {
@@ -64,13 +87,17 @@ func (a *installationActor) Start(ctx *engine.Context) error {
 		return fmt.Errorf("load cursor of welcomes: %w", err)
 	}
 	a.cursor = bus.ID(decodeCursor(row))
+	if a.aside, err = loadAside(ctx.Context(), a.in.vault); err != nil {
+		return fmt.Errorf("load welcomes set aside: %w", err)
+	}
+	a.retryLater(ctx)
 	return a.setLive(ctx, a.in.listens())
 }
 
 func (a *installationActor) Stop() {}
 
 func (a *installationActor) Idle() bool {
-	return !a.busy && !a.reading && len(a.queue) == 0 && len(a.syncs) == 0
+	return len(a.aside) == 0 && !a.busy && !a.reading && len(a.queue) == 0 && len(a.syncs) == 0
 }
 
 // Receive takes one message.
@@ -89,7 +116,14 @@ func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 	case syncWelcomes:
 		a.alarm.ring()
 		a.syncs = append(a.syncs, ctx.Later())
+		a.due = len(a.aside)
 		a.read(ctx)
+		return nil
+	case tryAside:
+		a.timed = false
+		a.due = len(a.aside)
+		a.retryLater(ctx)
+		a.next(ctx)
 		return nil
 	case welcomesRead:
 		return a.welcomesRead(ctx, m)
@@ -184,24 +218,33 @@ func (a *installationActor) enqueue(ctx *engine.Context, envelopes []bus.Envelop
 }
 
 // next prepares the first welcome of the queue, one at a time: they are joined
-// in the order of the log.
+// in the order of the log. What was set aside comes when the queue is empty.
 func (a *installationActor) next(ctx *engine.Context) {
-	if a.busy || len(a.queue) == 0 {
+	var envelope bus.Envelope
+	wait := pointeeWait
+	switch {
+	case a.busy:
+		return
+	case len(a.queue) > 0:
+		envelope = a.queue[0]
+	case a.due > 0:
+		envelope, wait = a.aside[0], 0
+	default:
 		return
 	}
 	a.busy = true
-	envelope, self := a.queue[0], ctx.Self()
+	self := ctx.Self()
 	a.sys.beside(func(c context.Context) {
-		join, err := a.sys.prepare(c, &a.alarm, a.in, envelope)
+		join, err := a.sys.prepare(c, &a.alarm, a.in, envelope, wait)
 		if c.Err() == nil {
-			_ = a.sys.engine.Tell(self, prepared{id: envelope.ID, join: join, err: err})
+			_ = a.sys.engine.Tell(self, prepared{of: a, id: envelope.ID, join: join, err: err})
 		}
 	})
 }
 
 // settle answers the syncs once everything read is joined.
 func (a *installationActor) settle() {
-	if a.busy || a.reading || len(a.queue) > 0 {
+	if a.busy || a.reading || len(a.queue) > 0 || a.due > 0 {
 		return
 	}
 	for _, reply := range a.syncs {
@@ -212,7 +255,7 @@ func (a *installationActor) settle() {
 
 // prepare unwraps a welcome. It waits for what is missing: the pointee of a
 // pointer, which was published before it, and identities.
-func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.Envelope) (*group.JoinConfig, error) {
+func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.Envelope, wait time.Duration) (*group.JoinConfig, error) {
 	envelope, err := group.ParseWelcome(e.Payload)
 	if err != nil {
 		return nil, err
@@ -225,7 +268,7 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	if err != nil {
 		return nil, err
 	}
-	welcome, err := s.unwrap(ctx, a, envelope, secrets)
+	welcome, err := s.unwrap(ctx, a, envelope, secrets, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +278,7 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	}, nil
 }
 
-func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
+func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets, wait time.Duration) (group.Welcome, error) {
 	if !e.Pointer {
 		return group.OpenWelcome(e, secrets)
 	}
@@ -245,8 +288,12 @@ func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope,
 	}
 	var pointee *group.WelcomeEnvelope
 	var bad error
+	began := time.Now()
 	ok := s.persist(ctx, a, "pointee of welcome not read", func() error {
 		pointee, bad, err = s.pointees.get(ctx, pointer.Destination)
+		if errors.Is(err, errNoPointee) && time.Since(began) >= wait {
+			bad, err = err, nil
+		}
 		return err
 	})
 	if !ok {
@@ -259,9 +306,10 @@ func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope,
 }
 
 // join joins a prepared welcome. A welcome that cannot be joined is read past:
-// its key is gone, or it breaks a rule, and neither will change.
+// its key is gone, or it breaks a rule, and neither will change. One whose
+// pointee is not there is set aside, so that it holds up no other.
 func (a *installationActor) join(ctx *engine.Context, m prepared) error {
-	if len(a.queue) == 0 || a.queue[0].ID != m.id {
+	if m.of != a {
 		return nil // of a life before a crash
 	}
 	err := m.err
@@ -281,19 +329,87 @@ func (a *installationActor) join(ctx *engine.Context, m prepared) error {
 			return err
 		}
 	}
-	if err != nil {
-		a.sys.log.Warn("welcome rejected", installationAttr(a.in.id), keyErr, err)
-		a.sys.cfg.Telemetry.WelcomesRejected.Inc()
-		var b persistence.Batch
-		a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
-		if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
-			return crash(err)
-		}
+	if err := a.past(ctx, m.id, err); err != nil {
+		return crash(err)
 	}
-	a.cursor, a.queue, a.busy = m.id, a.queue[1:], false
+	a.busy = false
 	a.next(ctx)
 	a.settle()
 	return nil
+}
+
+// past goes on after a welcome that was joined, rejected, or has to wait.
+func (a *installationActor) past(ctx *engine.Context, id bus.ID, err error) error {
+	var b persistence.Batch
+	fresh := a.fresh(id)
+	switch {
+	case errors.Is(err, errNoPointee) && fresh:
+		a.setAside(ctx, &b, a.queue[0])
+	case errors.Is(err, errNoPointee) && a.sys.cfg.Now().Sub(a.aside[0].Time) < asideLife:
+		a.aside = append(a.aside[1:], a.aside[0])
+		a.due--
+		return nil
+	case err != nil:
+		a.sys.log.Warn("welcome rejected", installationAttr(a.in.id), keyErr, err)
+		a.sys.cfg.Telemetry.WelcomesRejected.Inc()
+	}
+	if fresh {
+		a.queue, a.cursor = a.queue[1:], id
+	} else {
+		a.aside, a.due = a.aside[1:], a.due-1
+	}
+	if err == nil {
+		return nil // what was joined is saved with the group
+	}
+	a.passed(&b, id, fresh)
+	return a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy)
+}
+
+// fresh reports whether a welcome is the queue's first, not one that was set
+// aside.
+func (a *installationActor) fresh(id bus.ID) bool { return len(a.queue) > 0 && a.queue[0].ID == id }
+
+// passed notes in a batch that a welcome is done with.
+func (a *installationActor) passed(b *persistence.Batch, id bus.ID, fresh bool) {
+	if fresh {
+		a.in.vault.Put(b, typeWelcomes, nil, encodeCursor(uint64(id)))
+		return
+	}
+	a.in.vault.Delete(b, typeAside, encodeCursor(uint64(id)))
+}
+
+// setAside keeps a welcome for later, in place of the oldest where there are
+// too many.
+func (a *installationActor) setAside(ctx *engine.Context, b *persistence.Batch, e bus.Envelope) {
+	a.sys.log.Warn("welcome set aside", installationAttr(a.in.id), keyErr, errNoPointee)
+	if len(a.aside) >= maxAside {
+		a.in.vault.Delete(b, typeAside, encodeCursor(uint64(a.aside[0].ID)))
+		a.aside, a.due = a.aside[1:], max(a.due-1, 0)
+	}
+	a.in.vault.Put(b, typeAside, encodeCursor(uint64(e.ID)), append(encodeCursor(uint64(e.Time.UnixNano())), e.Payload...))
+	a.aside = append(a.aside, e)
+	a.retryLater(ctx)
+}
+
+// retryLater sees to it that what is aside is tried again.
+func (a *installationActor) retryLater(ctx *engine.Context) {
+	if len(a.aside) > 0 && !a.timed {
+		a.timed = true
+		ctx.After(asideRetry, tryAside{})
+	}
+}
+
+// loadAside reads the welcomes that were set aside, oldest first.
+func loadAside(ctx context.Context, v *persistence.Vault) (aside []bus.Envelope, err error) {
+	err = v.Scan(ctx, typeAside, nil, nil, func(suffix, row []byte) bool {
+		if len(suffix) == 8 && len(row) > 8 {
+			aside = append(aside, bus.Envelope{
+				ID: bus.ID(decodeCursor(suffix)), Time: time.Unix(0, int64(decodeCursor(row[:8]))), Payload: bytes.Clone(row[8:]),
+			})
+		}
+		return true
+	})
+	return aside, err
 }
 
 // resolve gets the identities that a welcome is checked against, and tries it
@@ -328,7 +444,7 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 		return crash(err)
 	}
 	var b persistence.Batch
-	a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
+	a.passed(&b, m.id, a.fresh(m.id))
 	if err := a.sys.commit(ctx.Context(), &b, a.in.vault, id, replica.Epoch(), fx.Save, persistence.Lazy); err != nil {
 		return crash(fmt.Errorf("save group: %w", err))
 	}
@@ -344,21 +460,23 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 	return nil
 }
 
-// reenter hands the welcome to the group's own actor and waits for it beside
-// the mailbox: only that actor may change the replica.
+// reenter hands the welcome to the group's own actor and waits for it, not for
+// ever: only that actor may change the replica.
 func (a *installationActor) reenter(ctx *engine.Context, name string, m prepared) error {
-	if _, err := a.sys.names.Ask(ctx.Context(), name, rejoin{*m.join}); err != nil {
+	wait, cancel := context.WithTimeout(ctx.Context(), attemptTime)
+	defer cancel()
+	if _, err := a.sys.names.Ask(wait, name, rejoin{*m.join}); err != nil {
 		if errors.Is(err, group.ErrBehind) {
 			a.readFirst(ctx.Self(), name, m)
 			return errReadFirst
 		}
-		if errors.Is(err, engine.ErrRestarted) || errors.Is(err, engine.ErrStopped) {
+		if errors.Is(err, engine.ErrRestarted) || errors.Is(err, engine.ErrStopped) || wait.Err() != nil {
 			return crash(err)
 		}
 		return err
 	}
 	var b persistence.Batch
-	a.in.vault.Put(&b, typeWelcomes, nil, encodeCursor(uint64(m.id)))
+	a.passed(&b, m.id, a.fresh(m.id))
 	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
 		return crash(err)
 	}

@@ -30,10 +30,77 @@ func replaceMutable(t testing.TB, exts mls.Extensions, edit func(*contents.Group
 	return replaceExtension(exts, extMutableMetadata, data)
 }
 
-// ReplaceMembers replaces the membership list.
-func ReplaceMembers(exts mls.Extensions, members map[string]uint64) mls.Extensions {
-	return replaceExtension(exts, extMembership, encodeMembership(members, nil))
+// ReplaceMembers replaces the membership list, with the installations that could
+// not be added.
+func ReplaceMembers(exts mls.Extensions, members map[string]uint64, failed ...[]byte) mls.Extensions {
+	return replaceExtension(exts, extMembership, encodeMembership(members, failed))
 }
+
+// ReplaceKind says what the group is for, and between whom a direct message is.
+func ReplaceKind(exts mls.Extensions, kind Kind, dm ...string) mls.Extensions {
+	return replaceExtension(exts, extImmutableMetadata, encodeImmutable(kind, "", [2]string(append(dm, "", "")[:2])))
+}
+
+// ReplacePermissions replaces the policy set.
+func ReplacePermissions(exts mls.Extensions, p Permissions) mls.Extensions {
+	return replaceExtension(exts, extPermissions, p.encode())
+}
+
+// Queue keeps a proposal as if the replica took those that come on their own.
+func (r *Replica) Queue(t testing.TB, message []byte) {
+	m, err := r.env.Realm.Parse(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.group, _, err = r.group.Open(m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// JudgeWithKey judges a commit as if its path brought another signature key. The
+// replica must share no realm, since it changes what was decoded.
+func (r *Replica) JudgeWithKey(t testing.TB, message, key []byte) error {
+	m, err := r.env.Realm.Parse(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, content, err := r.group.Open(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := content.(*mls.StagedCommit)
+	c.PathLeaf().SignatureKey = key
+	j := judge{step: &step{Replica: *r}, commit: c, exact: true}
+	return j.check(&verdict{})
+}
+
+// JoinSignedBy is Join where mls has taken a leaf for the welcome's signer.
+func JoinSignedBy(env Env, g *mls.Group, leaf mls.LeafIndex, c JoinConfig) error {
+	s := &step{Replica: Replica{env: env.withDefaults(), id: g.GroupID()}}
+	return s.welcomed(g, &mls.JoinInfo{Signer: leaf}, c)
+}
+
+// The rules of errors.go that tests break.
+const (
+	RuleWrongGroup      = errWrongGroup
+	RuleNotPrivate      = errNotPrivate
+	RuleByReference     = errByReference
+	RuleFutureEpoch     = errFutureEpoch
+	RuleLeftBehind      = errLeftBehind
+	RuleManyActors      = errManyActors
+	RuleActorKey        = errActorKey
+	RuleProposalType    = errProposalType
+	RuleMissingIdentity = errMissingIdentity
+	RuleWrongInbox      = errWrongInbox
+	RuleExpired         = errExpired
+	RuleUnknownLeaf     = errUnknownLeaf
+	RuleMissingLeaf     = errMissingLeaf
+	RuleDMMembers       = errDMMembers
+	RuleDMAdmins        = errDMAdmins
+	RuleDMPolicy        = errDMPolicy
+	RuleOneshot         = errOneshot
+	RuleAdderUnknown    = errAdderUnknown
+)
 
 // WelcomeKey is the post-quantum key that welcomes are wrapped to.
 func (k *KeyPackage) WelcomeKey() []byte { return k.wrapper }

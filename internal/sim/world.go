@@ -107,6 +107,11 @@ func newWorld(seed uint64, o Options) *world {
 			w.faults[f] = f != faultRewind && f != faultRollback
 		}
 	}
+	if w.faults[faultRewind] {
+		// An acknowledgement without an ID says nothing about a log that has
+		// changed since.
+		w.faults[faultNoIDs] = false
+	}
 	return w
 }
 
