@@ -77,7 +77,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	}
 	verifier := ethereum.Verifier{}
 	if embedded || c.ServeNode {
-		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger})
+		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger, Telemetry: c.Telemetry})
 		if err != nil {
 			return nil, fmt.Errorf("conclave: serve node: %w", err)
 		}

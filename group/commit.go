@@ -86,7 +86,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.advance(d)
 	s.applied, s.commit = d.ID, hash
 	s.rotated = s.rotated || own != nil
-	s.heal = s.heal && own == nil
+	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
 	s.enter(next, v.after)

@@ -51,6 +51,13 @@ func ParseKeyPackage(realm *mls.Realm, b []byte) (*KeyPackage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeyPackage, err)
 	}
+	// A committer encrypts to whomever it adds: one key that fails would fail
+	// the whole commit, or the welcomes of all.
+	for _, key := range [][]byte{k.InitKey, k.LeafNode.EncryptionKey} {
+		if err := hpke.X25519.TryPublicKey(key); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrKeyPackage, err)
+		}
+	}
 	p := &KeyPackage{MLS: k, Inbox: inbox}
 	if data, ok := k.Extensions.Get(extWelcomeWrapper); ok {
 		var w contents.WelcomeWrapperEncryption
@@ -59,7 +66,7 @@ func ParseKeyPackage(realm *mls.Realm, b []byte) (*KeyPackage, error) {
 		}
 		// Another algorithm is for newer clients; the init key still serves.
 		if w.Algorithm == contents.WelcomeWrapperAlgorithm_WELCOME_WRAPPER_ALGORITHM_XWING_MLKEM_768_DRAFT_6 {
-			if err := xwing.CheckPublicKey(w.PubKey); err != nil {
+			if err := xwing.TryPublicKey(w.PubKey); err != nil {
 				return nil, fmt.Errorf("%w: welcome wrapper: %w", ErrKeyPackage, err)
 			}
 			p.wrapper = w.PubKey

@@ -57,8 +57,8 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	}
 	if s.group.Active() {
 		s.read()
-		s.reopen(c.RolledBack)
 	}
+	s.reopen(c.RolledBack)
 	s.finish()
 	r := s.Replica
 	return &r, s.fx, nil
@@ -153,10 +153,10 @@ func (s *step) reopen(rolledBack bool) {
 		case stateSealed, stateUnsettled:
 			s.change(it, func(it *intent) { it.state, it.mark = stateUnsettled, s.marks })
 		case stateWelcoming:
-			s.sendWelcomes(it)
+			s.sendWelcomes(it) // whom it added is a member, even if it is one no more
 		}
 	}
-	if rolledBack || s.heal {
+	if s.group.Active() && (rolledBack || s.heal) {
 		s.mend()
 	}
 }

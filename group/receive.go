@@ -53,7 +53,7 @@ func (s *step) receive(d Delivered) error {
 	}
 	if it := s.outstanding(hash); it != nil {
 		if it.isSend() {
-			s.echoSend(d, m.Epoch(), it)
+			s.echoSend(d, m, it)
 			return nil
 		}
 		return s.echoCommit(d, m.Epoch(), it)
@@ -89,6 +89,9 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 		if next, err := s.group.SkipTo(own.Epoch, own.ContentType, own.Generation); err == nil && next != s.group {
 			s.saveMLS(next.Rows(s.group))
 			s.group = next
+		}
+		if own.ContentType == mls.ContentApplication {
+			s.hear(own.Epoch, own.Generation)
 		}
 		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
 			// Its keys are lost here. After a rollback the others have

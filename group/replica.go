@@ -85,9 +85,7 @@ type Replica struct {
 	recent  []uint64  // the last messages' ids, a ring; see seen
 	newest  int       // the ring's next slot
 
-	turns    uint64 // the turn of the message sealed last
-	heard    uint64 // the latest turn that the log delivered, and its epoch
-	heardIn  uint64
+	turns    uint64     // the turn of the message sealed last
 	caughtUp bool       // the log was read to its end since loading: sealing is safe
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
@@ -121,6 +119,7 @@ type position struct {
 	rotated    bool      // this member has sent a path of its own
 	leaving    []string  // inboxes that asked to be removed, sorted
 	removals   []removal // of the last epochs
+	heard      []echo    // of the last epochs
 }
 
 // ID returns the group's id.

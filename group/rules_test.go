@@ -1,6 +1,8 @@
 package group_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"maps"
 	"slices"
@@ -11,8 +13,7 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// The rules of errors.go, each broken once by a member or a stranger whose client
-// checks nothing. What it makes is valid MLS, but where a case says otherwise.
+// The rules of errors.go, each broken by somebody whose client checks nothing.
 
 // cited are people with the newest update of each.
 func (w *world) cited(people ...string) map[string]uint64 {
@@ -38,14 +39,10 @@ func (h *home) keyPackage(change func(*mls.KeyPackageConfig)) *mls.KeyPackage {
 	return k
 }
 
-// as makes a key package claim somebody's inbox.
-func (w *world) as(person string) func(*mls.KeyPackageConfig) {
+// as makes a key package claim another installation's inbox.
+func (w *world) as(name string) func(*mls.KeyPackageConfig) {
 	return func(c *mls.KeyPackageConfig) {
-		for _, name := range w.order {
-			if h := w.homes[name]; h.inbox.name == person {
-				c.Credential = h.secrets.KeyPackage.MLS.LeafNode.Credential
-			}
-		}
+		c.Credential = w.homes[name].secrets.KeyPackage.MLS.LeafNode.Credential
 	}
 }
 
@@ -307,8 +304,7 @@ func TestNoCommitOnALeftBranch(t *testing.T) {
 	bob.refuses(t, w.now, late, group.RuleLeftBehind)
 }
 
-// TestWelcomesThatAreRefused: a group that is not what its members say, or not
-// one to be in.
+// TestWelcomesThatAreRefused: a group that is not what its members say.
 func TestWelcomesThatAreRefused(t *testing.T) {
 	// The inviter has a group, or a direct message with bob; it changes the
 	// context and adds the joiner and whom else it likes.
@@ -335,7 +331,7 @@ func TestWelcomesThatAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		dm     bool
-		by     string // alice, if not another installation of bob's
+		by     string // bob2 is another installation of bob's
 		change change
 		want   error
 	}{
@@ -438,6 +434,57 @@ func TestWelcomesOfOtherGroups(t *testing.T) {
 	if !errors.Is(err, group.RuleAdderUnknown) || !errors.Is(err, group.ErrRejected) {
 		t.Errorf("signed from a leaf that is blank: %v", err)
 	}
+}
+
+// TestABadKeyFailsOnlyItsOwner: a key package that is signed as it should be, but
+// with a key that nothing can be encrypted to, keeps its own installation out and
+// nobody else.
+func TestABadKeyFailsOnlyItsOwner(t *testing.T) {
+	point := make([]byte, 32) // of low order
+	for name, bad := range map[string]func(*home) *mls.KeyPackage{
+		"init key of low order": func(h *home) *mls.KeyPackage { return h.withInitKey(point) },
+		"init key of no length": func(h *home) *mls.KeyPackage { return h.withInitKey(nil) },
+		"welcome key that is none of ML-KEM": func(h *home) *mls.KeyPackage {
+			k := h.secrets.KeyPackage
+			return h.keyPackage(func(c *mls.KeyPackageConfig) {
+				for i, e := range c.Extensions {
+					c.Extensions[i].Data = bytes.Replace(e.Data, k.WelcomeKey(), bytes.Repeat([]byte{0xff}, len(k.WelcomeKey())), 1)
+				}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.run(words("people alice bob dave"))
+			dave := w.homes["dave"]
+			dave.secrets.KeyPackage.MLS = bad(dave)
+			w.run(words("create alice"))
+			w.run(words("add alice bob dave"))
+			w.sync(w.order)
+			if bob := w.homes["bob"].replica; bob == nil || bob.Epoch() != 1 || len(bob.Metadata().Members) != 2 {
+				t.Error(w.out.String())
+			}
+		})
+	}
+}
+
+// withInitKey is the installation's key package with another init key, signed
+// again: RFC 9420, Sections 5.1.2 and 10.
+func (h *home) withInitKey(key []byte) *mls.KeyPackage {
+	own := h.secrets.KeyPackage.MLS
+	vector := func(b []byte) []byte { // up to 2^14-1 bytes
+		if len(b) < 64 {
+			return append([]byte{byte(len(b))}, b...)
+		}
+		return append([]byte{0x40 | byte(len(b)>>8), byte(len(b))}, b...)
+	}
+	b := bytes.Replace(own.Bytes(), vector(own.InitKey), vector(key), 1)
+	b = b[:len(b)-len(vector(own.Signature))]
+	content := slices.Concat(vector([]byte("MLS 1.0 KeyPackageTBS")), vector(b))
+	signature := ed25519.Sign(ed25519.NewKeyFromSeed(h.signer.Private()), content)
+	k, err := mls.ParseKeyPackage(append(b, vector(signature)...))
+	h.must(err)
+	return k
 }
 
 // must returns what a call that cannot fail gave.

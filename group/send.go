@@ -3,8 +3,11 @@ package group
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/conclave-chat/conclave/mls"
 )
 
 // send takes a message on: it is stored and shown at once, and sealed as soon
@@ -195,14 +198,49 @@ func hopeless(err error) bool {
 // is still opened.
 const outOfOrder = 5
 
+// An echo is the latest generation of this member's messages that the log has
+// delivered, in one epoch. Whatever is far behind it, nobody opens any more.
+type echo struct {
+	epoch      uint64
+	generation uint32
+}
+
+// hear notes an own message that the log delivers.
+func (s *step) hear(epoch uint64, generation uint32) {
+	if s.overtook(epoch, generation, 0) {
+		return
+	}
+	s.heard = slices.DeleteFunc(slices.Clone(s.heard), func(e echo) bool {
+		return e.epoch == epoch || e.epoch+pastEpochs < s.group.Epoch()
+	})
+	s.heard, s.dirt = append(s.heard, echo{epoch, generation}), true
+}
+
+// overtook reports whether a message more than so many generations later was
+// delivered.
+func (s *step) overtook(epoch uint64, generation, by uint32) bool {
+	return slices.ContainsFunc(s.heard, func(e echo) bool {
+		return e.epoch == epoch && uint64(e.generation) > uint64(generation)+uint64(by)
+	})
+}
+
+// generationOf is what mls says of an own message: 0 where its epoch is over.
+func (s *step) generationOf(m *mls.Message) uint32 {
+	var own *mls.OwnMessageError
+	if _, _, err := s.group.Open(m); errors.As(err, &own) {
+		return own.Generation
+	}
+	return 0
+}
+
 // echoSend: the log delivers the own message that an intent sent.
-func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
+func (s *step) echoSend(d Delivered, m *mls.Message, it *intent) {
+	epoch, generation := m.Epoch(), s.generationOf(m)
 	if s.wasRemoved(s.env.installation(), epoch) {
 		s.reject(d, it.sealed.hash, errSenderRemoved) // as everybody does
 		return
 	}
-	overtaken := s.heardIn == epoch && s.heard > it.sealed.turn+outOfOrder
-	switch late := epoch+pastEpochs < s.group.Epoch() || overtaken; {
+	switch late := epoch+pastEpochs < s.group.Epoch() || s.overtook(epoch, generation, outOfOrder); {
 	case late && it.state == stateFailed:
 		s.reject(d, it.sealed.hash, errTooOld)
 		return
@@ -213,9 +251,7 @@ func (s *step) echoSend(d Delivered, epoch uint64, it *intent) {
 		s.advance(d)
 		return
 	}
-	if it.sealed.turn >= s.heard || epoch != s.heardIn {
-		s.heard, s.heardIn = it.sealed.turn, epoch
-	}
+	s.hear(epoch, generation)
 	wish := it.wish.(Send)
 	if s.seen(it.message) {
 		s.drop(it) // sent once more because the log had lost it

@@ -125,6 +125,11 @@ func (s *step) encodeMeta() []byte {
 		w.uint(r.epoch)
 		w.bytes(r.installation)
 	}
+	w.uint(uint64(len(s.heard)))
+	for _, e := range s.heard {
+		w.uint(e.epoch)
+		w.uint(uint64(e.generation))
+	}
 	return w.b
 }
 
@@ -146,6 +151,9 @@ func (r *Replica) decodeMeta(b []byte) error {
 	r.leaving = d.strings()
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
 		r.removals = append(r.removals, removal{d.uint(), slices.Clone(d.bytes())})
+	}
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		r.heard = append(r.heard, echo{d.uint(), uint32(d.uint())})
 	}
 	return d.end()
 }

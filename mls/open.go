@@ -124,7 +124,11 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 	}
 	next := g.withRatchets(m.epoch, ratchets)
 	if a.contentType == ContentProposal {
-		return next.enqueue(a, nil)
+		queued, q, err := next.enqueue(a, nil)
+		if err != nil {
+			return g, nil, err
+		}
+		return queued, q, nil
 	}
 	leaf, _ := e.tree.member(d.leaf)
 	return next, &Application{

@@ -36,6 +36,7 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/internal/telemetry"
 )
 
 // The services' names on the bus. Requests and answers are XMTP's messages of
@@ -64,6 +65,8 @@ type Config struct {
 	Now      func() time.Time  // judges lifetimes; time.Now when nil
 	Limits   Limits
 	Logger   *slog.Logger // silent when nil
+	// Telemetry counts requests; nil costs nothing.
+	Telemetry *telemetry.Telemetry
 }
 
 // Limits are an operator's choices; zero fields get the default.
@@ -121,6 +124,9 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Telemetry == nil {
+		c.Telemetry = telemetry.Nop()
+	}
 	c.Limits = c.Limits.withDefaults()
 	n := &Node{bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent)}
 	n.inboxes = newCache(b, c.Limits.CachedInboxes, n.readUpdate)
@@ -166,14 +172,21 @@ func (n *Node) guarded(name string, handle bus.Handler) bus.Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, longest)
 		defer cancel()
+		t, began := n.config.Telemetry, time.Now()
+		defer func() {
+			t.Requests.Inc()
+			t.RequestLatency.Observe(time.Since(began))
+		}()
 		select {
 		case n.slots <- struct{}{}:
 			defer func() { <-n.slots }()
 		case <-ctx.Done():
+			t.RequestsFailed.Inc()
 			return nil, &bus.ServiceError{Code: CodeUnavailable, Message: "the node is busy"}
 		}
 		answer, err := handle(ctx, payload)
 		if err != nil {
+			t.RequestsFailed.Inc()
 			code := codeOf(err)
 			if code == bus.CodeInternal {
 				n.config.Logger.Error("request failed", "service", name, "error", err)

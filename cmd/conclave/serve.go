@@ -127,8 +127,16 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	var ready atomic.Bool
+	counted := telemetry.Nop()
 	if o.http != "" {
-		stop, address, err := c.serveHTTP(o.http, &ready)
+		metrics, err := telemetry.Prometheus()
+		if err != nil {
+			return err
+		}
+		if counted, err = telemetry.New(telemetry.Config{MeterProvider: metrics.MeterProvider()}); err != nil {
+			return err
+		}
+		stop, address, err := c.serveHTTP(o.http, metrics, &ready)
 		if err != nil {
 			return err
 		}
@@ -140,7 +148,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return explainBus(o, err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	n, err := node.Serve(ctx, b, node.Config{Verifier: ethereum.Verifier{}, Logger: c.log})
+	n, err := node.Serve(ctx, b, node.Config{Verifier: ethereum.Verifier{}, Logger: c.log, Telemetry: counted})
 	if err != nil {
 		return err
 	}
@@ -170,11 +178,7 @@ func explainBus(o serveOptions, err error) error {
 }
 
 // serveHTTP answers what a supervisor and Prometheus ask.
-func (c *console) serveHTTP(listen string, ready *atomic.Bool) (stop func(), address string, err error) {
-	metrics, err := telemetry.Prometheus()
-	if err != nil {
-		return nil, "", err
-	}
+func (c *console) serveHTTP(listen string, metrics *telemetry.Exporter, ready *atomic.Bool) (stop func(), address string, err error) {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, "", fmt.Errorf("--http: %w", err)

@@ -116,12 +116,16 @@ func (s *seat) rollback() bool {
 	return true
 }
 
+// mostRewinds is how often one world's log goes back: it is a restored backup,
+// or a machine that lost its last seconds.
+const mostRewinds = 2
+
 // rewindLog makes the log lose its tail. Whoever follows it is told before it does
 // anything else.
 func (s *seat) rewindLog() bool {
 	last := bus.ID(s.end())
 	back := uint64(1 + s.rand.IntN(6))
-	if last.Sequence() <= back {
+	if last.Sequence() <= back || s.counters[string(faultRewind)] == mostRewinds {
 		return false
 	}
 	to := bus.MakeID(last.Sequence()-back, 0)

@@ -201,6 +201,12 @@ func (s *seat) ready() bool {
 		return false
 	}
 	if s.rewound != nil {
+		for s.replica != nil && s.answer() {
+			// What the bus said before it went back comes first.
+		}
+		if s.replica == nil {
+			return false
+		}
 		end := *s.rewound
 		s.rewound = nil
 		s.fed, s.reading, s.again = min(s.fed, end), nil, true

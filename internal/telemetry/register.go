@@ -29,6 +29,9 @@ func (t *Telemetry) register(m metric.Meter) error {
 	counters(r, "conclave.actor.dead", "Messages that no actor was left to handle.", &t.Dead)
 	level(r, "conclave.queue.depth", "Messages in all mailboxes.", &t.Queued)
 	level(r, "conclave.queue.lag", "Sequences between the log's end and the slowest reader.", &t.Lag)
+	counter(r, "conclave.node.requests", "Requests that the node answered.", &t.Requests)
+	counter(r, "conclave.node.requests.failed", "Requests that the node answered with an error.", &t.RequestsFailed)
+	histogram(r, "conclave.node.request.duration", "From a request to its answer.", &t.RequestLatency)
 	histogram(r, "conclave.publish.duration", "From a publish to its acknowledgement.", &t.PublishLatency)
 	histogram(r, "conclave.save.duration", "From a batch to its being applied.", &t.SaveLatency)
 	if r.err != nil {

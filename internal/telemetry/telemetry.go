@@ -70,6 +70,11 @@ type Telemetry struct {
 	Queued Level // messages in all mailboxes
 	Lag    Level // sequences between the log's end and the slowest reader
 
+	// The node's services.
+	Requests       Counter // answered, errors included
+	RequestsFailed Counter // answered with an error
+	RequestLatency Histogram
+
 	// Waits.
 	PublishLatency Histogram // of the bus: until the log has it
 	SaveLatency    Histogram // of the store: until a batch is applied

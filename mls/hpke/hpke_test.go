@@ -279,6 +279,9 @@ func TestLowOrderPointsAreRefused(t *testing.T) {
 		if _, _, err := s.Seal(rand.Reader, point, nil, nil, nil); !errors.Is(err, ErrKey) {
 			t.Errorf("Seal to %s: %v, want ErrKey", p, err)
 		}
+		if err := s.KEM.TryPublicKey(point); !errors.Is(err, ErrKey) {
+			t.Errorf("TryPublicKey of %s: %v, want ErrKey", p, err)
+		}
 		if _, err := s.SetupRecipient(private, public, point, nil); !errors.Is(err, ErrOpen) {
 			t.Errorf("SetupRecipient with enc %s: %v, want ErrOpen", p, err)
 		}
@@ -301,8 +304,10 @@ func TestWrongLengthsAndPointsOffTheCurveAreRefused(t *testing.T) {
 			if _, _, err := s.Seal(rand.Reader, bad, nil, nil, nil); !errors.Is(err, ErrKey) {
 				t.Errorf("%s: Seal to a key of %d bytes: %v", o.name, len(bad), err)
 			}
-			if err := s.KEM.CheckPublicKey(bad); !errors.Is(err, ErrKey) {
-				t.Errorf("%s: CheckPublicKey of %d bytes: %v", o.name, len(bad), err)
+			for _, check := range []func([]byte) error{s.KEM.CheckPublicKey, s.KEM.TryPublicKey} {
+				if err := check(bad); !errors.Is(err, ErrKey) {
+					t.Errorf("%s: check of %d bytes: %v", o.name, len(bad), err)
+				}
 			}
 			if _, err := s.Open(private, bad, enc, nil, nil, ciphertext); !errors.Is(err, ErrKey) {
 				t.Errorf("%s: Open with a public key of %d bytes: %v", o.name, len(bad), err)
@@ -329,6 +334,14 @@ func TestWrongLengthsAndPointsOffTheCurveAreRefused(t *testing.T) {
 		if _, err := s.Open(private, public, enc, nil, []byte("other aad"), ciphertext); !errors.Is(err, ErrOpen) {
 			t.Errorf("%s: Open under other additional data: %v", o.name, err)
 		}
+	}
+	for _, kem := range []KEM{X25519, P256, XWing(0x647a)} {
+		if _, public, err := kem.GenerateKey(rand.Reader); err != nil || kem.TryPublicKey(public) != nil {
+			t.Errorf("a good key of KEM %x is refused", kem.id)
+		}
+	}
+	if err := XWing(0x647a).TryPublicKey(bytes.Repeat([]byte{0xff}, XWing(0x647a).public)); !errors.Is(err, ErrKey) {
+		t.Errorf("TryPublicKey of what is no ML-KEM key: %v", err)
 	}
 	off := make([]byte, 65)
 	off[0] = 4

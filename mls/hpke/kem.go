@@ -129,6 +129,25 @@ func (k KEM) CheckPublicKey(public []byte) error {
 	return nil
 }
 
+// TryPublicKey reports whether public can be encrypted to. Beyond CheckPublicKey
+// it refuses X25519 keys of low order, and for X-Wing what is no ML-KEM key; it
+// costs about as much as half an encryption.
+func (k KEM) TryPublicKey(public []byte) error {
+	if err := k.CheckPublicKey(public); err != nil {
+		return err
+	}
+	switch k.scheme {
+	case schemeX25519:
+		_, err := k.diffieHellman(make([]byte, k.private), public) // any scalar shows the order
+		return err
+	case schemeXWing:
+		if new(xwing.PublicKey).Unpack(public) != nil {
+			return ErrKey
+		}
+	}
+	return nil
+}
+
 // encapsulate is Encap. See RFC 9180, Section 4.1.
 func (k KEM) encapsulate(rand io.Reader, public []byte) (shared, enc []byte, err error) {
 	if len(public) != k.public {
