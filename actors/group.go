@@ -200,9 +200,9 @@ func (a *groupActor) step(ctx *engine.Context, in group.Input) error {
 // log delivers it, so an actor that does not hear of news at once reads it.
 func (a *groupActor) answer(ctx *engine.Context, in group.Input) error {
 	p, published := in.(group.Published)
-	if published && !p.Duplicate && p.ID != 0 && p.ID <= a.replica.Cursor() {
-		// What is new has an ID that was read before: the log went backwards,
-		// and nobody had noticed.
+	if published && !p.Duplicate && p.ID != 0 && p.ID <= a.replica.Cursor() && a.replica.InFlight(p.Intent) {
+		// What is new has an ID at which something else was read: the log went
+		// backwards, and nobody had noticed.
 		if err := a.rewound(ctx, bus.ID(p.ID-bus.MaxShards)); err != nil {
 			return err
 		}

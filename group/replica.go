@@ -163,6 +163,11 @@ func (r *Replica) Pending() bool {
 		slices.ContainsFunc(r.intents, func(it *intent) bool { return it.state != stateFailed })
 }
 
+// InFlight reports whether an intent's bytes may be in the log unread.
+func (r *Replica) InFlight(id uint64) bool {
+	return slices.ContainsFunc(r.intents, func(it *intent) bool { return it.id == id && it.inFlight() })
+}
+
 // Outstanding returns the numbers of the intents that have no outcome yet, in
 // the order of the wishes.
 func (r *Replica) Outstanding() []uint64 {
