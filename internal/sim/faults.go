@@ -118,7 +118,7 @@ func (s *seat) rollback() bool {
 
 // mostRewinds is how often one world's log goes back: it is a restored backup,
 // or a machine that lost its last seconds.
-const mostRewinds = 1
+const mostRewinds = 2
 
 // rewindLog makes the log lose its tail. Whoever follows it is told before it does
 // anything else.

@@ -33,6 +33,7 @@ type seat struct {
 	again   bool    // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
 	stale   bool    // the store was put back: the next load is told
+	behind  bool    // its store was put back, and what it did since was lost to it
 	forgot  bool    // the store that was put back did not know the group: nothing tells it what it sent
 }
 

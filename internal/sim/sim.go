@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 )
 
 // Options are a run's settings; the zero value is the usual run.
@@ -50,6 +51,12 @@ func Run(seed uint64, o Options) (r Result, err error) {
 		case nil:
 		case *Failure:
 			err = p
+			if w.forked && slices.Contains(agreement, p.Invariant) {
+				// The log lost a commit that some had applied. They stop, and some may
+				// come to stand in another epoch than the rest: a fork, which ends the run.
+				w.counters["forks after a lost commit"]++
+				r, err = w.result(), nil
+			}
 		default:
 			err = &Failure{seed, w.steps, "no panic", fmt.Sprintf("%v\n%s", p, debug.Stack())}
 		}
@@ -61,8 +68,15 @@ func Run(seed uint64, o Options) (r Result, err error) {
 	}
 	w.tail()
 	w.verdict()
-	return Result{TraceHash: hex.EncodeToString(w.trace.Sum(nil)), Steps: w.steps, Counters: w.counters}, nil
+	return w.result(), nil
 }
+
+func (w *world) result() Result {
+	return Result{TraceHash: hex.EncodeToString(w.trace.Sum(nil)), Steps: w.steps, Counters: w.counters}
+}
+
+// agreement are the invariants that say that all go the same way.
+var agreement = []string{"I1", "I2", "I3", "I4", "I7"}
 
 // fail ends the run: an invariant is broken.
 func (w *world) fail(invariant, format string, args ...any) {

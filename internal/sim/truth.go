@@ -370,6 +370,7 @@ func (g *truth) told(s *seat, e group.Event) {
 		g.tell("%s: rejected %d: %v", s.name, e.ID, e.Reason)
 	case group.Stalled:
 		g.counters["stalls"]++
+		s.behind = s.behind || s.restored
 		g.tell("%s: stalled: %s", s.name, e.Reason)
 	case group.IntentDone:
 		g.counters["intents done"]++
@@ -427,6 +428,7 @@ func (g *truth) rewound(to uint64) {
 		}
 	}
 	for n := len(g.epochs) - 1; n >= 0 && g.epochs[n].at > to; n-- {
+		g.world.forked = true
 		g.lost[g.epochs[n].authenticator] = g.epochs[n]
 		g.epochs = g.epochs[:n]
 	}

@@ -38,6 +38,7 @@ type world struct {
 
 	faults   map[fault]bool // those that this seed has
 	calm     bool           // the tail: no faults any more
+	forked   bool           // the log lost a commit
 	counters map[string]int
 
 	bus    *memory.Bus
