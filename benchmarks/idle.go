@@ -96,8 +96,9 @@ func settledMemory() int64 {
 	return Resident()
 }
 
-// quietTime is how long nothing must change before a host counts as idle.
-const quietTime = 2 * idleAfter
+// quietTime is how long nothing must change before a host counts as idle: longer
+// than the embedded server keeps what it has read from its files.
+const quietTime = 7 * idleAfter
 
 // quiet waits until the number of goroutines and the heap stand still.
 func quiet(ctx context.Context, busy int) error {
