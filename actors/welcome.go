@@ -152,7 +152,9 @@ func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
 	}
 	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), a.cursor, topic)
 	if err != nil {
-		a.sys.log.Warn("welcomes not followed", installationAttr(a.in.id), keyErr, err)
+		if !errors.Is(err, bus.ErrClosed) { // else the host closes
+			a.sys.log.Warn("welcomes not followed", installationAttr(a.in.id), keyErr, err)
+		}
 		ctx.After(retryRead, checkLive{})
 		return nil
 	}
