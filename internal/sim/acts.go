@@ -52,9 +52,6 @@ var acts = []act{
 	{"impossible wish", 3, faultBadWish, (*seat).badWish},
 }
 
-// counts reports whether an act's being done is the fault's being hit.
-func (a *act) counts() bool { return a.fault != "" }
-
 // act lets one thing happen.
 func (w *world) act() {
 	total := 0
@@ -74,7 +71,7 @@ func (w *world) act() {
 			if n -= a.weight; n < 0 {
 				if a.do(s) {
 					w.tell("%s: %s", s.name, a.name)
-					if a.counts() {
+					if a.fault != "" {
 						w.counters[string(a.fault)]++
 					}
 					w.wait(time.Duration(w.rand.IntN(2000)) * time.Millisecond)

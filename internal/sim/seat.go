@@ -33,7 +33,6 @@ type seat struct {
 	again   bool    // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
 	stale   bool    // the store was put back: the next load is told
-	behind  bool    // its store was put back, and what it did since was lost to it
 	forgot  bool    // the store that was put back did not know the group: nothing tells it what it sent
 }
 
@@ -209,9 +208,12 @@ func (s *seat) ready() bool {
 			return false
 		}
 		end := *s.rewound
-		s.rewound = nil
 		s.fed, s.reading, s.again = min(s.fed, end), nil, true
 		s.rewind(end)
+		if s.replica == nil {
+			return false // it is told again
+		}
+		s.rewound = nil
 		// What a replica does about a rewind must not be lost with the disk: the
 		// log may have grown past the old cursor by then.
 		s.must(s.store.Sync(ctx))
@@ -345,7 +347,7 @@ func (s *seat) read() bool {
 	if errors.Is(err, bus.ErrLogRolledBack) {
 		// The world tells every seat before it does anything; so this is a
 		// welcome from a log that is no more.
-		s.reading, s.again = nil, true
+		s.reading, s.again = nil, s.replica.Active()
 		s.rewind(s.end())
 		return true
 	}

@@ -40,6 +40,7 @@ type truth struct {
 	tainted     map[group.MessageID]bool // was in a tail that the log lost
 	generations map[generation][32]byte
 	removals    []removal
+	uncertain   map[group.MessageID]bool // stands in the log where some may have erased its key
 	joins       map[join]bool
 }
 
@@ -103,6 +104,7 @@ func newTruth(w *world, n int) *truth {
 		tainted:     map[group.MessageID]bool{},
 		generations: map[generation][32]byte{},
 		joins:       map[join]bool{},
+		uncertain:   map[group.MessageID]bool{},
 	}
 	var err error
 	g.commits, err = bus.CommitsOf(g.id)
@@ -370,7 +372,6 @@ func (g *truth) told(s *seat, e group.Event) {
 		g.tell("%s: rejected %d: %v", s.name, e.ID, e.Reason)
 	case group.Stalled:
 		g.counters["stalls"]++
-		s.behind = s.behind || s.restored
 		g.tell("%s: stalled: %s", s.name, e.Reason)
 	case group.IntentDone:
 		g.counters["intents done"]++
@@ -385,6 +386,9 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 	g.tell("%s: %x is %v", s.name, m.ID[:4], m.Status)
 	mine := own{s.home, m.ID}
 	if !bytes.Equal(m.Installation, s.signer.Public()) && m.Status == group.StatusPublished {
+		if s.restored {
+			return // it may have forgotten that it removed the sender
+		}
 		g.read[m.ID] = true
 		for _, h := range g.homes {
 			if bytes.Equal(h.signer.Public(), m.Installation) && g.status[own{h, m.ID}] == group.StatusFailed && !g.excused(h, m.ID) {
