@@ -108,7 +108,7 @@ const attemptTime = 15 * time.Second
 func (o *outbox) sendOne(out group.Outbound) group.Input {
 	topic, err := topicOf(out)
 	if err != nil {
-		return group.Refused{Intent: out.Intent, Reason: err.Error(), Final: true}
+		return group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error(), Final: true}
 	}
 	var opts []bus.PublishOption
 	if out.ExpectLast {
@@ -126,17 +126,17 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 		switch {
 		case err == nil:
 			o.sys.cfg.Telemetry.PublishLatency.Observe(time.Since(began))
-			answer = group.Published{Intent: out.Intent, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
+			answer = group.Published{Intent: out.Intent, Try: out.Try, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
 		case errors.Is(err, bus.ErrConflict):
-			answer = group.Conflict{Intent: out.Intent}
+			answer = group.Conflict{Intent: out.Intent, Try: out.Try}
 		case errors.Is(err, bus.ErrTooLarge):
-			answer = group.Refused{Intent: out.Intent, Reason: err.Error(), Final: true}
+			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error(), Final: true}
 		case errors.Is(err, bus.ErrRefused):
-			answer = group.Refused{Intent: out.Intent, Reason: err.Error()}
+			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error()}
 		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
 			return err
 		default:
-			answer = group.Unknown{Intent: out.Intent}
+			answer = group.Unknown{Intent: out.Intent, Try: out.Try}
 		}
 		o.count(out, err)
 		return nil

@@ -42,7 +42,8 @@ type Outbound struct {
 	Topic   Topic
 	ID      []byte // of the topic: the group's, an installation's, or a welcome pointer's destination
 	Payload []byte
-	Attempt int // failed attempts so far: hosts space them
+	Attempt int    // failed attempts so far: hosts space them
+	Try     uint64 // for the answer, which may come when the intent is under way anew
 	// ExpectLast makes a commit conditional on Last being the newest entry of
 	// its topic, where the bus can do that; it saves work and proves nothing.
 	ExpectLast bool

@@ -121,6 +121,7 @@ type (
 	// the log next.
 	Published struct {
 		Intent    uint64
+		Try       uint64 // the Outbound's; 0: the newest
 		ID        uint64 // 0 where the bus does not tell
 		Duplicate bool   // the same bytes were there before
 	}
@@ -129,16 +130,17 @@ type (
 	// said no. It is one attempt. Final means that asking again is useless.
 	Refused struct {
 		Intent uint64
+		Try    uint64 // the Outbound's; 0: the newest
 		Reason string
 		Final  bool
 	}
 
 	// Unknown says that a publish timed out after its retries: the envelope may
 	// or may not be in the log. It is one attempt.
-	Unknown struct{ Intent uint64 }
+	Unknown struct{ Intent, Try uint64 }
 
 	// Conflict says that a commit's topic had moved on.
-	Conflict struct{ Intent uint64 }
+	Conflict struct{ Intent, Try uint64 }
 
 	// Fetched answers Effects.Fetch. An inbox that the identity log does not
 	// know has sequence 0.

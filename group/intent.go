@@ -42,6 +42,7 @@ type intent struct {
 	conflicts int    // refusals by compare-and-set in this epoch
 	acked     uint64 // the ID that the bus gave it, where it told
 	mark      uint64 // Unsettled: the read that settles it
+	try       uint64 // of its newest Outbound
 
 	// Of membership changes.
 	unreachable []string // inboxes left out
@@ -193,10 +194,20 @@ func (s *step) fail(it *intent, err error) {
 	s.emit(IntentDone{Intent: it.id, Err: err, Unreachable: it.unreachable})
 }
 
+// answered returns the intent that an answer of the bus is about; nil where it
+// is not under way any more, or under way anew.
+func (s *step) answered(id, try uint64) *intent {
+	it := s.find(id)
+	if it == nil || it.state != stateSealed || try != 0 && try != it.try {
+		return nil
+	}
+	return it
+}
+
 // published: the bus has it. What that means is known when it is delivered.
 func (s *step) published(in Published) error {
-	it := s.find(in.Intent)
-	if it == nil || it.state != stateSealed {
+	it := s.answered(in.Intent, in.Try)
+	if it == nil {
 		return nil
 	}
 	switch it = s.change(it, func(it *intent) { it.acked = in.ID }); {
@@ -229,9 +240,12 @@ func (s *step) read() uint64 {
 
 // refused: an attempt that certainly got nowhere.
 func (s *step) refused(in Refused) error {
-	it := s.find(in.Intent)
-	if it == nil || it.state != stateSealed && it.state != stateFetching {
-		return nil // welcomes, for one, are sent until they are sent
+	it := s.answered(in.Intent, in.Try)
+	if it == nil {
+		// What it was fetched for; welcomes are sent until they are sent.
+		if it = s.find(in.Intent); it == nil || it.state != stateFetching {
+			return nil
+		}
 	}
 	it = s.attempt(it, in.Reason)
 	if in.Final || it.attempts >= maxAttempts {
@@ -249,8 +263,8 @@ func (s *step) refused(in Refused) error {
 // unknown: an attempt that may have got there. The log is read before anything
 // else is done about it.
 func (s *step) unknown(in Unknown) error {
-	it := s.find(in.Intent)
-	if it == nil || it.state != stateSealed {
+	it := s.answered(in.Intent, in.Try)
+	if it == nil {
 		return nil
 	}
 	s.attempt(it, "no answer")
@@ -261,8 +275,8 @@ func (s *step) unknown(in Unknown) error {
 // conflict: somebody else's entry is newer on the commits topic. Whether it is
 // a commit, and whether ours got there all the same, the log says.
 func (s *step) conflict(in Conflict) error {
-	it := s.find(in.Intent)
-	if it == nil || it.state != stateSealed {
+	it := s.answered(in.Intent, in.Try)
+	if it == nil {
 		return nil
 	}
 	s.change(it, func(it *intent) { it.conflicts++ })
@@ -306,18 +320,20 @@ func (s *step) resend(it *intent) {
 		s.turns++
 		s.unseal(it)
 	default:
-		it = s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 })
-		s.publish(it)
+		s.publish(s.change(it, func(it *intent) { it.state, it.acked = stateSealed, 0 }))
 	}
 }
 
 // publish sends the exact bytes that are durable.
-func (s *step) publish(it *intent) {
-	out := Outbound{Intent: it.id, Topic: TopicMessages, ID: s.id, Payload: it.sealed.payload, Attempt: it.attempts}
+func (s *step) publish(it *intent) *intent {
+	s.tries++
+	it = s.change(it, func(it *intent) { it.try = s.tries })
+	out := Outbound{Intent: it.id, Try: it.try, Topic: TopicMessages, ID: s.id, Payload: it.sealed.payload, Attempt: it.attempts}
 	if !it.isSend() {
 		out.Topic = TopicCommits
 		out.ExpectLast, out.Last = it.conflicts < maxConflicts && !it.isReoffer(), s.lastCommit
 	}
 	s.fx.Send = append(s.fx.Send, out)
 	s.fx.Durable = true
+	return it
 }

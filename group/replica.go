@@ -86,6 +86,7 @@ type Replica struct {
 	newest  int       // the ring's next slot
 
 	turns    uint64     // the turn of the message sealed last
+	tries    uint64     // publishes asked for since loading
 	caughtUp bool       // the log was read to its end since loading: sealing is safe
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved

@@ -158,8 +158,7 @@ func (s *step) commitTo(it *intent, b *sealed) *intent {
 	it = s.change(it, func(it *intent) { it.state, it.sealed, it.acked = stateSealed, b, 0 })
 	s.saveSealed(it)
 	s.saveIntent(it)
-	s.publish(it)
-	return it
+	return s.publish(it)
 }
 
 // build makes a planned intent's payload. It returns the intent as it is then;

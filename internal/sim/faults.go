@@ -134,6 +134,9 @@ func (s *seat) rewindLog() bool {
 		g.rewound(uint64(to))
 	}
 	s.bus.Rewind(0, to)
+	for _, h := range s.hosts {
+		h.backup = nil // one from before would not know of it
+	}
 	for _, h := range s.homes {
 		h.rewoundTo(uint64(to))
 		for _, t := range h.seats {

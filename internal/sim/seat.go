@@ -104,13 +104,7 @@ func (s *seat) carry(fx group.Effects) {
 		s.fail("save before send", "%s sends what is not durable", s.name)
 	}
 	if err := s.save(fx.Save, fx.Durable); err != nil {
-		s.tell("%s: save failed: %v", s.name, err)
-		if errors.Is(err, persistence.ErrBroken) {
-			s.store.Reopen()
-			s.host.down()
-			return
-		}
-		s.drop()
+		s.unsaved(err)
 		return
 	}
 	if s.hit(faultCrashAfterSave, 1, 12) {
@@ -155,6 +149,18 @@ func (s *seat) save(changes []group.Row, durable bool) error {
 		d = persistence.Durable
 	}
 	return s.vault.Apply(ctx, &b, s.plant.durability(d))
+}
+
+// unsaved: the replica is ahead of its store, so it goes; where the store is
+// closed for writing, all of them go.
+func (s *seat) unsaved(err error) {
+	s.tell("%s: save failed: %v", s.name, err)
+	if errors.Is(err, persistence.ErrBroken) {
+		s.store.Reopen()
+		s.host.down()
+		return
+	}
+	s.drop()
 }
 
 // drop forgets the replica and what was under way, as a crash of its actor does.
@@ -252,9 +258,11 @@ func (s *seat) sleep() bool {
 	if s.replica == nil || s.replica.Pending() || s.busy() {
 		return false
 	}
-	if s.save(s.replica.Passivate(), false) == nil {
-		s.counters["passivated"]++
+	if err := s.save(s.replica.Passivate(), false); err != nil {
+		s.unsaved(err)
+		return true
 	}
+	s.counters["passivated"]++
 	s.drop()
 	return true
 }
@@ -411,14 +419,14 @@ func (s *seat) send() bool {
 	}
 	switch {
 	case s.hit(faultRefused, 1, 8):
-		answer(group.Refused{Intent: o.Intent, Reason: "budget", Final: s.chance(1, 5)})
+		answer(group.Refused{Intent: o.Intent, Try: o.Try, Reason: "budget", Final: s.chance(1, 5)})
 		return true
 	case s.hit(faultLost, 1, 8):
-		answer(group.Unknown{Intent: o.Intent})
+		answer(group.Unknown{Intent: o.Intent, Try: o.Try})
 		return true
 	case s.hit(faultLate, 1, 8):
 		s.ghosts = append(s.ghosts, o)
-		answer(group.Unknown{Intent: o.Intent})
+		answer(group.Unknown{Intent: o.Intent, Try: o.Try})
 		return true
 	}
 	var opts []bus.PublishOption
@@ -428,7 +436,7 @@ func (s *seat) send() bool {
 	ack, err := s.publish(o.Topic, o.ID, o.Payload, opts...)
 	if errors.Is(err, bus.ErrConflict) {
 		s.counters["conflicts"]++
-		answer(group.Conflict{Intent: o.Intent})
+		answer(group.Conflict{Intent: o.Intent, Try: o.Try})
 		return true
 	}
 	s.must(err)
@@ -442,14 +450,14 @@ func (s *seat) send() bool {
 		s.must(err)
 	}
 	if s.plant == plantLiar && s.chance(1, 4) {
-		answer(group.Refused{Intent: o.Intent, Reason: "a lie", Final: true})
+		answer(group.Refused{Intent: o.Intent, Try: o.Try, Reason: "a lie", Final: true})
 		return true
 	}
 	if s.hit(faultLostAnswer, 1, 8) {
-		answer(group.Unknown{Intent: o.Intent})
+		answer(group.Unknown{Intent: o.Intent, Try: o.Try})
 		return true
 	}
-	in := group.Published{Intent: o.Intent, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
+	in := group.Published{Intent: o.Intent, Try: o.Try, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
 	if s.has(faultNoIDs) {
 		s.counters[string(faultNoIDs)]++
 		in.ID = 0

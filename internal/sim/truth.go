@@ -237,7 +237,7 @@ func (g *truth) envelopeOf(payload []byte) *envelope {
 // loaded looks at a replica that came back from its rows.
 func (g *truth) loaded(s *seat) {
 	r := s.replica
-	if !r.Active() {
+	if !r.Active() || s.evil {
 		return
 	}
 	authenticator := string(r.EpochAuthenticator())
