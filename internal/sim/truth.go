@@ -427,12 +427,15 @@ func (g *truth) rewound(to uint64) {
 		if uint64(e.ID) <= to {
 			continue
 		}
-		if sealed := g.envelopeOf(e.Payload); sealed != nil && !sealed.commit {
+		switch sealed := g.envelopeOf(e.Payload); {
+		case sealed == nil:
+		case sealed.commit:
+			g.world.forked = true
+		default:
 			g.tainted[sealed.message] = true
 		}
 	}
 	for n := len(g.epochs) - 1; n >= 0 && g.epochs[n].at > to; n-- {
-		g.world.forked = true
 		g.lost[g.epochs[n].authenticator] = g.epochs[n]
 		g.epochs = g.epochs[:n]
 	}
