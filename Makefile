@@ -31,7 +31,7 @@ vectors: ## official and captured test vectors, with a count per file
 	@./scripts/vectors.sh
 
 sim: ## seeded simulation (SEEDS=n, FIRST=n)
-	go test -count=1 ./internal/sim -run TestSeeds -seeds $(SEEDS) $(if $(FIRST),-first $(FIRST)) -timeout 0
+	go test -v -count=1 ./internal/sim -run TestSeeds -seeds $(SEEDS) $(if $(FIRST),-first $(FIRST)) -timeout 0
 
 fuzz: ## every fuzz target for a few seconds (FUZZTIME=)
 	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz.sh

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +60,8 @@ func (o *outbox) empty() bool {
 func (o *outbox) drop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.queue = nil
+	// Welcomes stay: their commit was delivered, and nobody else asks for them.
+	o.queue = slices.DeleteFunc(slices.Clone(o.queue), func(out group.Outbound) bool { return out.Topic != group.TopicWelcomes })
 }
 
 func (o *outbox) close() { o.cancel() }
