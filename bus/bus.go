@@ -27,7 +27,8 @@
 // log before sending anything else in its place.
 //
 // Compare-and-set (ExpectLast) is a capability that an adapter may lack; it
-// saves work and is never needed for correctness.
+// saves work and is never needed for correctness. Following everything
+// (Feed.FollowAll) is another, which only a node needs.
 package bus
 
 import (
@@ -61,6 +62,15 @@ type Info struct {
 	Shards        int    // fixed when the deployment is created; 1 to 64
 	MaxPayload    int    // bytes
 	CompareAndSet bool   // ExpectLast works
+	FollowAll     bool   // Feed.FollowAll works
+
+	// Foreign: the log belongs to a network that takes only what it
+	// understands and promises less. Its IDs are its own, made by no MakeID.
+	// Each group, and the welcomes of each installation, is what is called a
+	// shard here; they have no number, and Shards is 1. Publish learns no ID
+	// and leaves a TTL to the network, a log that went backwards may go
+	// unnoticed, and nothing can be served.
+	Foreign bool
 }
 
 // A Bus is safe for concurrent use. Every method that waits is bounded by its
@@ -82,7 +92,8 @@ type Bus interface {
 	Read(ctx context.Context, after ID, limit int, topics ...Topic) ([]Envelope, error)
 
 	// Last returns the newest ID of each topic, 0 where it has none, in the
-	// order asked.
+	// order asked. Where both topics of a group are asked for, a foreign log
+	// may tell 0 of the older one: the larger is right.
 	Last(ctx context.Context, topics ...Topic) ([]ID, error)
 
 	// End returns the newest ID of the shard that holds topic, of whatever
@@ -117,6 +128,15 @@ type Feed interface {
 	// restarts it from after. It returns ErrLogRolledBack where after is
 	// beyond the end of the log.
 	Follow(ctx context.Context, after ID, topics ...Topic) error
+
+	// FollowAll delivers whatever is published from now on to any topic of any
+	// shard, in the order of IDs within each shard. The promises are those of
+	// Follow: a reader that falls behind catches up from the log. After
+	// ErrLogRolledBack it takes up the shard that was dropped, from its end as
+	// it is then, and leaves the others as they are. A feed follows topics or
+	// everything: whichever is asked for second is refused with ErrBadTopic.
+	// An adapter without the capability returns errors.ErrUnsupported.
+	FollowAll(ctx context.Context) error
 
 	// Unfollow stops delivery of the topics. Envelopes already taken from the
 	// log may still be delivered by the Next that runs.

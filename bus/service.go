@@ -11,6 +11,27 @@ import (
 // MaxRequest is the most bytes of a request or of an answer.
 const MaxRequest = 8<<20 - 64<<10
 
+// The network's own services, which a host reaches over whatever bus it has.
+// Requests and answers are XMTP's protobuf messages of the method named.
+const (
+	PublishIdentityUpdate = "node.identity.publish"
+	GetIdentityUpdates    = "node.identity.updates"
+	GetInboxIds           = "node.identity.inboxes"
+	VerifySignatures      = "node.identity.verify" // VerifySmartContractWalletSignatures
+	UploadKeyPackage      = "node.keypackages.upload"
+	FetchKeyPackages      = "node.keypackages.fetch"
+	PublishCommitLog      = "node.commitlog.publish" // BatchPublishCommitLog
+	QueryCommitLog        = "node.commitlog.query"   // BatchQueryCommitLog
+)
+
+// Codes of a *ServiceError by which those services refuse.
+const (
+	CodeInvalid     = "invalid"     // it will never be accepted as it is
+	CodeExhausted   = "exhausted"   // a budget, a log or the bus is full
+	CodeUnavailable = "unavailable" // no verdict now: ask again
+	CodeAborted     = "aborted"     // a stream was cut off: open it again from where it stood
+)
+
 // Codes that the bus itself answers with; services add their own.
 const (
 	CodeInternal = "internal"  // the handler failed or panicked

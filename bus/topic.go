@@ -23,6 +23,7 @@ const (
 	Welcomes                      // w.<installation>, or the random topic a welcome pointer names
 	Identity                      // i.<inbox>: identity updates; written by the node only
 	KeyPackages                   // k.<installation>: key packages; written by the node only
+	CommitLog                     // g.<group>.l: what members saw commits do; written by the node only
 )
 
 // ErrBadTopic: an id of the wrong length, or a string that no builder made.
@@ -43,6 +44,9 @@ func CommitsOf(group []byte) (Topic, error) { return build(GroupCommits, group, 
 // MessagesOf is the topic of all else in a group; group is 16 bytes.
 func MessagesOf(group []byte) (Topic, error) { return build(GroupMessages, group, 16) }
 
+// CommitLogOf is the topic of a group's commit log; group is 16 bytes.
+func CommitLogOf(group []byte) (Topic, error) { return build(CommitLog, group, 16) }
+
 // WelcomesFor is the topic of an installation's welcomes; 32 bytes.
 func WelcomesFor(installation []byte) (Topic, error) { return build(Welcomes, installation, 32) }
 
@@ -59,7 +63,8 @@ func (t Topic) Kind() Kind { return t.kind }
 // ID returns the raw id: 16 bytes for a group, else 32.
 func (t Topic) ID() []byte {
 	id := t.id // a copy
-	if t.kind == GroupCommits || t.kind == GroupMessages {
+	switch t.kind {
+	case GroupCommits, GroupMessages, CommitLog:
 		return id[:16]
 	}
 	return id[:]
@@ -73,6 +78,8 @@ func (t Topic) String() string {
 		return "g." + id + ".c"
 	case GroupMessages:
 		return "g." + id + ".a"
+	case CommitLog:
+		return "g." + id + ".l"
 	case Welcomes:
 		return "w." + id
 	case Identity:
@@ -108,6 +115,8 @@ func parse(s string) (t Topic, ok bool) {
 			t.kind = GroupCommits
 		case 'a':
 			t.kind = GroupMessages
+		case 'l':
+			t.kind = CommitLog
 		default:
 			return Topic{}, false
 		}
@@ -147,7 +156,8 @@ func digit(c byte) byte {
 }
 
 // An ID is the wire id of an envelope: sequence × 64 + shard. It fits an int64,
-// is unique over all shards and rises within each.
+// is unique over all shards and rises within each. On a foreign log (see
+// Info.Foreign) it is the network's own number and has no parts.
 type ID uint64
 
 // MaxShards is the number of shards an ID has room for.

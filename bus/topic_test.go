@@ -18,6 +18,7 @@ var builders = map[string]struct {
 }{
 	"commits":      {bus.CommitsOf, bus.GroupCommits, 16, `^g\.[0-9a-f]{32}\.c$`},
 	"messages":     {bus.MessagesOf, bus.GroupMessages, 16, `^g\.[0-9a-f]{32}\.a$`},
+	"commit log":   {bus.CommitLogOf, bus.CommitLog, 16, `^g\.[0-9a-f]{32}\.l$`},
 	"welcomes":     {bus.WelcomesFor, bus.Welcomes, 32, `^w\.[0-9a-f]{64}$`},
 	"identity":     {bus.IdentityOf, bus.Identity, 32, `^i\.[0-9a-f]{64}$`},
 	"key packages": {bus.KeyPackagesOf, bus.KeyPackages, 32, `^k\.[0-9a-f]{64}$`},
@@ -90,7 +91,7 @@ func FuzzParseTopic(f *testing.F) {
 	f.Add("w." + strings.Repeat("f", 64))
 	f.Add("i.>")
 	f.Add("k. \x00")
-	safe := regexp.MustCompile(`^[gwik](\.[0-9a-f]+)(\.[ca])?$`)
+	safe := regexp.MustCompile(`^[gwik](\.[0-9a-f]+)(\.[cal])?$`)
 	f.Fuzz(func(t *testing.T, s string) {
 		topic, err := bus.ParseTopic(s)
 		if err != nil {

@@ -6,12 +6,22 @@ import "errors"
 // message, are not valid under RFC 9420. The group is unchanged.
 var ErrInvalid = errors.New("mls: invalid")
 
+// ErrUnsupported is in the chain of an error that says: a group asks for more
+// than the capabilities of one of its members. It is ErrInvalid too.
+var ErrUnsupported = errors.New("mls: not supported by a member")
+
 // invalid makes a rule of RFC 9420 an error that satisfies
 // errors.Is(err, ErrInvalid).
 type invalid string
 
-func (e invalid) Error() string        { return "mls: " + string(e) }
-func (e invalid) Is(target error) bool { return target == ErrInvalid }
+func (e invalid) Error() string { return "mls: " + string(e) }
+func (e invalid) Is(target error) bool {
+	switch e {
+	case errExtensionUnsupported, errProposalUnsupported, errCredentialUnsupported:
+		return target == ErrInvalid || target == ErrUnsupported
+	}
+	return target == ErrInvalid
+}
 
 // Decoding (Section 2.1).
 const (
@@ -99,6 +109,7 @@ const (
 const (
 	errProposalType        = invalid("unknown proposal type")
 	errProposalOrRef       = invalid("unknown kind of ProposalOrRef")
+	errProposalRef         = invalid("ProposalRef is shorter than a hash")
 	errExternalSender      = invalid("external sender is not in the group's list")
 	errExternalCommit      = invalid("proposals do not make an external commit")
 	errExternalInitInside  = invalid("external init in a commit by a member")

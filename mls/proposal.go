@@ -151,7 +151,11 @@ func decodeProposalOrRef(r *reader) (p proposalOrRef) {
 	case proposalByValue:
 		p.proposal = decodeProposal(r)
 	case proposalByReference:
-		p.ref = r.vector()
+		// A hash, Section 5.2. Shorter ones are refused here: two bytes that
+		// become a slice would let a message grow fiftyfold when it is decoded.
+		if p.ref = r.vector(); len(p.ref) < hashSize {
+			r.fail(errProposalRef)
+		}
 	default:
 		r.fail(errProposalOrRef)
 	}

@@ -137,6 +137,12 @@ func TestUnknownKindsAreRefused(t *testing.T) {
 			t.Errorf("proposal of kind %d: %v", kind, r.err)
 		}
 	}
+	for _, n := range []int{0, 1, hashSize - 1} {
+		r := newReader(appendVector([]byte{proposalByReference}, make([]byte, n)))
+		if decodeProposalOrRef(r); !errors.Is(r.err, errProposalRef) {
+			t.Errorf("reference of %d bytes: %v", n, r.err)
+		}
+	}
 }
 
 // What is stored of a secret tree is only taken back as it was written.

@@ -3,9 +3,11 @@
 package bustest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,10 @@ type Harness struct {
 	// Rewind drops everything above an ID from its shard, as the restore of an
 	// old backup does. Nil where the adapter cannot be made to.
 	Rewind func(t *testing.T, shard int, to bus.ID)
+	// Payload wraps a text into something that the log takes for the topic:
+	// equal texts of one topic into equal bytes, no two texts into the same. Nil
+	// where the log takes anything.
+	Payload func(topic bus.Topic, text string) []byte
 }
 
 // Make returns a new harness whose logs have so many shards.
@@ -70,7 +76,7 @@ type testCase struct {
 	needs func(e *env) bool
 }
 
-var cases = concat(publishCases, readCases, feedCases, serviceCases, lifeCases)
+var cases = concat(publishCases, readCases, feedCases, followAllCases, serviceCases, lifeCases)
 
 func concat(parts ...[]testCase) (all []testCase) {
 	for _, p := range parts {
@@ -79,9 +85,13 @@ func concat(parts ...[]testCase) (all []testCase) {
 	return all
 }
 
-func compareAndSet(e *env) bool   { return e.bus.Info().CompareAndSet }
-func noCompareAndSet(e *env) bool { return !e.bus.Info().CompareAndSet }
-func canRewind(e *env) bool       { return e.rewind != nil }
+func compareAndSet(e *env) bool    { return e.bus.Info().CompareAndSet }
+func noCompareAndSet(e *env) bool  { return !e.bus.Info().CompareAndSet }
+func ours(e *env) bool             { return !e.bus.Info().Foreign }
+func canRewind(e *env) bool        { return e.rewind != nil }
+func followAll(e *env) bool        { return e.bus.Info().FollowAll }
+func noFollowAll(e *env) bool      { return !e.bus.Info().FollowAll }
+func followAllRewound(e *env) bool { return followAll(e) && canRewind(e) }
 
 // env is a harness with the steps that the cases are written in.
 type env struct {
@@ -90,12 +100,66 @@ type env struct {
 	connect func(t *testing.T) bus.Bus
 	full    func(t *testing.T) bus.Bus
 	rewind  func(t *testing.T, shard int, to bus.ID)
+	payload func(topic bus.Topic, text string) []byte
+
+	mu    sync.Mutex
+	texts map[string]string // of payloads, where they are wrapped
 }
 
 func newEnv(t *testing.T, h Harness) *env {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return &env{bus: h.Bus, ctx: ctx, connect: h.Connect, full: h.Full, rewind: h.Rewind}
+	return &env{
+		bus: h.Bus, ctx: ctx, connect: h.Connect, full: h.Full, rewind: h.Rewind,
+		payload: h.Payload, texts: make(map[string]string),
+	}
+}
+
+// wrap makes a payload of a text.
+func (e *env) wrap(topic bus.Topic, text string) []byte {
+	if e.payload == nil {
+		return []byte(text)
+	}
+	payload := e.payload(topic, text)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.texts[string(payload)] = text
+	return payload
+}
+
+// unwrap puts texts in the place of payloads that are, to the byte, what was
+// published.
+func (e *env) unwrap(got []bus.Envelope) []bus.Envelope {
+	if e.payload == nil {
+		return got
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := slices.Clone(got)
+	for i, env := range out {
+		text, ok := e.texts[string(env.Payload)]
+		if !ok {
+			text = fmt.Sprintf("%x, which nobody published", env.Payload)
+		}
+		out[i].Payload = []byte(text)
+	}
+	return out
+}
+
+// calls splits topics of one shard into what goes into one call: in a foreign
+// log every group is its own shard.
+func (e *env) calls(topics []bus.Topic) (parts [][]bus.Topic) {
+	if ours(e) {
+		return [][]bus.Topic{topics}
+	}
+	for _, t := range topics {
+		i := slices.IndexFunc(parts, func(part []bus.Topic) bool { return bytes.Equal(part[0].ID(), t.ID()) })
+		if i < 0 {
+			i, parts = len(parts), append(parts, nil)
+		}
+		parts[i] = append(parts[i], t)
+	}
+	return parts
 }
 
 // group is the pair of topics of the n-th group.
@@ -133,7 +197,7 @@ func (e *env) together(t *testing.T, n int) []bus.Topic {
 
 func (e *env) publish(t *testing.T, topic bus.Topic, payload string) bus.ID {
 	t.Helper()
-	ack, err := e.bus.Publish(e.ctx, topic, []byte(payload))
+	ack, err := e.bus.Publish(e.ctx, topic, e.wrap(topic, payload))
 	if err != nil {
 		t.Fatalf("publish %q: %v", payload, err)
 	}
@@ -148,7 +212,7 @@ func (e *env) publish(t *testing.T, topic bus.Topic, payload string) bus.ID {
 }
 
 // fill publishes n numbered payloads from several publishers at once and
-// returns what was acknowledged, by ID.
+// returns what was acknowledged, by ID. Where that is not told, it is read back.
 func (e *env) fill(t *testing.T, n int, prefix string, topics ...bus.Topic) map[bus.ID]string {
 	t.Helper()
 	const publishers = 16
@@ -156,23 +220,41 @@ func (e *env) fill(t *testing.T, n int, prefix string, topics ...bus.Topic) map[
 		wg   sync.WaitGroup
 		mu   sync.Mutex
 		sent = make(map[bus.ID]string, n)
+		late = make(map[string]bool) // acknowledged without an ID
 	)
 	for p := range publishers {
 		wg.Go(func() {
 			for i := p; i < n; i += publishers {
-				payload := fmt.Sprintf("%s%d", prefix, i)
-				ack, err := e.bus.Publish(e.ctx, topics[i%len(topics)], []byte(payload))
+				topic, payload := topics[i%len(topics)], fmt.Sprintf("%s%d", prefix, i)
+				ack, err := e.bus.Publish(e.ctx, topic, e.wrap(topic, payload))
 				if err != nil {
 					t.Errorf("publish %q: %v", payload, err)
 					return
 				}
 				mu.Lock()
-				sent[ack.ID] = payload
+				if ack.ID == 0 {
+					late[payload] = true
+				} else {
+					sent[ack.ID] = payload
+				}
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
+	if len(late) > 0 {
+		for _, part := range e.calls(topics) {
+			got, err := e.bus.Read(e.ctx, 0, 1<<20, part...)
+			if err != nil {
+				t.Errorf("read back: %v", err)
+			}
+			for _, env := range e.unwrap(got) {
+				if late[string(env.Payload)] {
+					sent[env.ID] = string(env.Payload)
+				}
+			}
+		}
+	}
 	if len(sent) != n {
 		t.Errorf("%d distinct IDs for %d envelopes", len(sent), n)
 	}
@@ -185,7 +267,7 @@ func (e *env) read(t *testing.T, after bus.ID, limit int, topics ...bus.Topic) [
 	if err != nil {
 		t.Fatalf("read after %d: %v", after, err)
 	}
-	return got
+	return e.unwrap(got)
 }
 
 func (e *env) open(t *testing.T, b bus.Bus) bus.Feed {
@@ -200,8 +282,10 @@ func (e *env) open(t *testing.T, b bus.Bus) bus.Feed {
 
 func (e *env) follow(t *testing.T, f bus.Feed, after bus.ID, topics ...bus.Topic) {
 	t.Helper()
-	if err := f.Follow(e.ctx, after, topics...); err != nil {
-		t.Errorf("follow after %d: %v", after, err)
+	for _, part := range e.calls(topics) {
+		if err := f.Follow(e.ctx, after, part...); err != nil {
+			t.Errorf("follow after %d: %v", after, err)
+		}
 	}
 }
 
@@ -214,7 +298,7 @@ func (e *env) next(t *testing.T, f bus.Feed) []bus.Envelope {
 	if len(batch) == 0 || len(batch) > 512 {
 		t.Fatalf("next returned a batch of %d", len(batch))
 	}
-	return batch
+	return e.unwrap(batch)
 }
 
 // receive takes n envelopes from a feed and checks that no topic's IDs repeat
@@ -245,6 +329,23 @@ func (e *env) quiet(t *testing.T, f bus.Feed, topic bus.Topic) {
 	id := e.publish(t, topic, fmt.Sprintf("quiet %d", time.Now().UnixNano()))
 	if got := e.next(t, f); len(got) != 1 || got[0].ID != id {
 		t.Fatalf("a quiet feed delivered %d envelopes, first %d, want only %d", len(got), got[0].ID, id)
+	}
+}
+
+// rising checks the order of what one feed brought of one shard's topics.
+func (e *env) rising(t *testing.T, got []bus.Envelope) {
+	t.Helper()
+	if ours(e) {
+		rising(t, got)
+		return
+	}
+	groups := make(map[string][]bus.Envelope)
+	for _, env := range got {
+		group := string(env.Topic.ID())
+		groups[group] = append(groups[group], env)
+	}
+	for _, part := range groups {
+		rising(t, part)
 	}
 }
 

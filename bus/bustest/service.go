@@ -14,16 +14,16 @@ import (
 )
 
 var serviceCases = []testCase{
-	{"service/a request is answered from any connection", answered, nil},
-	{"service/nobody serves that name", noService, nil},
-	{"service/an error comes back with its code", serviceErrors, nil},
-	{"service/a handler that panics answers, and goes on", panics, nil},
-	{"service/handlers run concurrently", concurrentHandlers, nil},
-	{"service/stop waits for what runs", stopWaits, nil},
-	{"service/an asker's deadline reaches the handler", deadline, nil},
-	{"service/a silent handler does not hold the asker", silent, nil},
-	{"service/servers of one name share the work", share, nil},
-	{"service/large requests and answers", largeRequests, nil},
+	{"service/a request is answered from any connection", answered, ours},
+	{"service/nobody serves that name", noService, ours},
+	{"service/an error comes back with its code", serviceErrors, ours},
+	{"service/a handler that panics answers, and goes on", panics, ours},
+	{"service/handlers run concurrently", concurrentHandlers, ours},
+	{"service/stop waits for what runs", stopWaits, ours},
+	{"service/an asker's deadline reaches the handler", deadline, ours},
+	{"service/a silent handler does not hold the asker", silent, ours},
+	{"service/servers of one name share the work", share, ours},
+	{"service/large requests and answers", largeRequests, ours},
 	{"service/names that are none are refused", badNames, nil},
 }
 

@@ -195,8 +195,9 @@ func TestServerKilledInTheMiddleLosesNothing(t *testing.T) {
 }
 
 // rolledBack runs a server, lets grow publish more after a copy of its store
-// was taken, puts the copy back, and hands over to check.
-func rolledBack(t *testing.T, check func(ctx context.Context, p *process, b *jetstream.Bus, f bus.Feed, last bus.ID)) {
+// was taken, puts the copy back, and hands over to check, with a feed of one
+// topic and one of everything.
+func rolledBack(t *testing.T, check func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID)) {
 	p := startProcess(t, "")
 	b := open(t, jetstream.Config{URL: p.url()})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -209,14 +210,23 @@ func rolledBack(t *testing.T, check func(ctx context.Context, p *process, b *jet
 	if err := f.Follow(ctx, 0, m); err != nil {
 		t.Fatal(err)
 	}
+	all, err := b.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := all.FollowAll(ctx); err != nil {
+		t.Fatal(err)
+	}
 	publish := func(payloads ...string) (last bus.ID) {
 		for _, payload := range payloads {
 			ack, err := b.Publish(ctx, m, []byte(payload))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.Next(ctx); err != nil {
-				t.Fatal(err)
+			for _, f := range []bus.Feed{f, all} {
+				if _, err := f.Next(ctx); err != nil {
+					t.Fatal(err)
+				}
 			}
 			last = ack.ID
 		}
@@ -237,12 +247,12 @@ func rolledBack(t *testing.T, check func(ctx context.Context, p *process, b *jet
 	if err := os.Rename(backup, p.store()); err != nil {
 		t.Fatal(err)
 	}
-	check(ctx, p, b, f, last)
+	check(ctx, p, b, f, all, last)
 }
 
 // A backup is restored under a connected host.
 func TestRestoredBackupIsSaid(t *testing.T) {
-	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f bus.Feed, last bus.ID) {
+	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID) {
 		m := messagesOf(t, 1)
 		incarnation := b.Info().Incarnation
 		p.start(t)
@@ -264,12 +274,20 @@ func TestRestoredBackupIsSaid(t *testing.T) {
 		if got, err := f.Next(ctx); err != nil || len(got) != 2 || string(got[1].Payload) != "2" {
 			t.Fatalf("followed anew: %v, %v", got, err)
 		}
+		if _, err := all.Next(ctx); !errors.Is(err, bus.ErrLogRolledBack) {
+			t.Fatalf("next of everything: %v", err)
+		}
+		if err := all.FollowAll(ctx); err != nil {
+			t.Fatal(err)
+		}
 		ack, err := b.Publish(ctx, m, []byte("4"))
 		if err != nil || ack.Duplicate {
 			t.Fatalf("offered again: %+v, %v", ack, err)
 		}
-		if got, err := f.Next(ctx); err != nil || len(got) != 1 || got[0].ID != ack.ID {
-			t.Fatalf("live again: %v, %v", got, err)
+		for _, f := range []bus.Feed{f, all} {
+			if got, err := f.Next(ctx); err != nil || len(got) != 1 || got[0].ID != ack.ID {
+				t.Fatalf("live again: %v, %v", got, err)
+			}
 		}
 	})
 }
@@ -277,7 +295,7 @@ func TestRestoredBackupIsSaid(t *testing.T) {
 // Others write to the restored log before this host is back, so that it ends
 // no earlier than before: that is noticed all the same.
 func TestRestoredBackupThatHasGrownIsSaid(t *testing.T) {
-	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f bus.Feed, last bus.ID) {
+	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID) {
 		m := messagesOf(t, 1)
 		away := *p
 		away.port++ // where only the others look
@@ -308,7 +326,7 @@ func TestRestoredBackupThatHasGrownIsSaid(t *testing.T) {
 
 // The store is lost whole, and another host creates the deployment anew.
 func TestAnotherIncarnationIsSaid(t *testing.T) {
-	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f bus.Feed, last bus.ID) {
+	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID) {
 		before := b.Info().Incarnation
 		if err := os.RemoveAll(p.store()); err != nil {
 			t.Fatal(err)
@@ -422,6 +440,13 @@ func TestForeignSubjectsAreInNobodysWay(t *testing.T) {
 	if err := f.Follow(ctx, 0, m); err != nil {
 		t.Fatal(err)
 	}
+	all, err := b.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := all.FollowAll(ctx); err != nil {
+		t.Fatal(err)
+	}
 	for _, subject := range []string{"CONCLAVE.0.g.*.a", "CONCLAVE.0.>", "CONCLAVE.0.x", "CONCLAVE.0.g.\x00.a"} {
 		if err := nc.Publish(subject, []byte("junk")); err != nil {
 			t.Fatal(err)
@@ -434,8 +459,10 @@ func TestForeignSubjectsAreInNobodysWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Next(ctx); err != nil || len(got) != 1 || got[0].ID != ack.ID {
-		t.Fatalf("feed: %v, %v", got, err)
+	for _, f := range []bus.Feed{f, all} {
+		if got, err := f.Next(ctx); err != nil || len(got) != 1 || got[0].ID != ack.ID {
+			t.Fatalf("feed: %v, %v", got, err)
+		}
 	}
 	if got, err := b.Read(ctx, 0, 10, m); err != nil || len(got) != 1 || got[0].ID != ack.ID {
 		t.Fatalf("read: %v, %v", got, err)

@@ -31,6 +31,7 @@ type feed struct {
 	closed bool
 	failed []error
 	topics map[bus.Topic]*strand
+	all    []*strand // where everything is followed: one for each shard
 	queue  []queued
 	size   int // bytes of payload in the queue
 	behind []*strand
@@ -42,10 +43,14 @@ type queued struct {
 	bus.Envelope
 }
 
+// everything stands for all topics of a shard, wherever topics are keys. It is
+// the zero Topic, which is nobody's.
+var everything bus.Topic
+
 // A strand is what was followed by one call: topics of one shard that are
-// merged in the order of IDs. It is live, and gets its envelopes by the queue,
-// or behind, and reads them from the log until it has caught up with the tail.
-// All fields are guarded by feed.mu.
+// merged in the order of IDs, or everything of a shard. It is live, and gets its
+// envelopes by the queue, or behind, and reads them from the log until it has
+// caught up with the tail. All fields are guarded by feed.mu.
 type strand struct {
 	feed  *feed
 	shard int
@@ -91,17 +96,16 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 			return err
 		}
 	}
-	s := &strand{
-		feed: f, shard: shard,
-		cursors: make(map[bus.Topic]bus.ID, len(topics)),
-		unread:  make(map[bus.Topic]bus.ID),
-	}
+	s := f.newStrand(shard, len(topics))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	switch {
+	case f.closed:
 		return bus.ErrClosed
+	case f.all != nil:
+		return fmt.Errorf("%w: the feed follows everything", bus.ErrBadTopic)
 	}
 	position := bus.MakeID(t.position.Load(), shard)
 	for _, topic := range topics {
@@ -118,6 +122,85 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	}
 	f.enlist(s)
 	return nil
+}
+
+func (f *feed) newStrand(shard, topics int) *strand {
+	return &strand{
+		feed: f, shard: shard,
+		cursors: make(map[bus.Topic]bus.ID, topics),
+		unread:  make(map[bus.Topic]bus.ID),
+	}
+}
+
+// FollowAll implements bus.Feed: a strand of each shard that has none yet.
+func (f *feed) FollowAll(ctx context.Context) error {
+	if err := f.bus.ready(ctx); err != nil {
+		return err
+	}
+	// A tail may not have come to the log's end yet, and what it has before it
+	// is not published from now on.
+	ends := make([]uint64, len(f.bus.tails))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for shard, t := range f.bus.tails {
+		g.Go(func() (err error) {
+			if err = t.start(gctx); err == nil {
+				ends[shard], err = f.bus.end(gctx, shard)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for shard, t := range f.bus.tails {
+		if err := f.followShard(t, bus.MakeID(ends[shard], shard)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *feed) followShard(t *tail, after bus.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return bus.ErrClosed
+	case len(f.topics) > 0:
+		return fmt.Errorf("%w: the feed follows topics", bus.ErrBadTopic)
+	case f.all == nil:
+		f.all = make([]*strand, len(f.bus.tails))
+	case f.all[t.shard] != nil:
+		return nil
+	}
+	s := f.newStrand(t.shard, 1)
+	s.cursors[everything] = after
+	if position := bus.MakeID(t.position.Load(), t.shard); after < position {
+		s.unread[everything] = position
+	}
+	t.add(s, everything, nil)
+	f.all[t.shard] = s
+	f.enlist(s)
+	return nil
+}
+
+// key is what stands for a topic in the strand's maps.
+func (s *strand) key(topic bus.Topic) bus.Topic {
+	if s.feed.all != nil {
+		return everything
+	}
+	return topic
+}
+
+// follows reports whether a topic is the strand's still.
+func (s *strand) follows(topic bus.Topic) bool {
+	if s.feed.all != nil {
+		return s.feed.all[s.shard] == s
+	}
+	return s.feed.topics[topic] == s
 }
 
 func (s *strand) forget(topic bus.Topic) {
@@ -145,23 +228,37 @@ func (f *feed) Unfollow(topics ...bus.Topic) {
 	}
 }
 
+func (f *feed) unfollowAll() {
+	for _, t := range f.bus.tails {
+		t.mu.Lock()
+		f.mu.Lock()
+		if f.all[t.shard] != nil {
+			t.drop(f.all[t.shard], everything)
+			f.all[t.shard] = nil
+		}
+		f.mu.Unlock()
+		t.mu.Unlock()
+	}
+}
+
 // offer takes an envelope from the tail. It never blocks: what does not fit
 // stays in the log.
 func (f *feed) offer(s *strand, e bus.Envelope) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e.ID <= s.cursors[e.Topic] || f.topics[e.Topic] != s {
+	key := s.key(e.Topic)
+	if e.ID <= s.cursors[key] || !s.follows(e.Topic) {
 		return
 	}
 	if len(s.unread) > 0 || len(f.queue) >= maxQueued || f.size+len(e.Payload) > maxQueuedBytes && f.size > 0 {
 		first := len(s.unread) == 0
-		s.unread[e.Topic] = e.ID
+		s.unread[key] = e.ID
 		if first {
 			f.enlist(s)
 		}
 		return
 	}
-	s.cursors[e.Topic] = e.ID
+	s.cursors[key] = e.ID
 	s.waits++
 	f.queue = append(f.queue, queued{s, e})
 	f.size += len(e.Payload)
@@ -193,6 +290,10 @@ func (f *feed) rolledBack(shard int, why string) {
 			s.forget(topic)
 			delete(f.topics, topic)
 		}
+	}
+	if f.all != nil && f.all[shard] != nil {
+		f.all[shard].forget(everything)
+		f.all[shard] = nil
 	}
 	f.failed = append(f.failed, fmt.Errorf("%w: shard %d: %s", bus.ErrLogRolledBack, shard, why))
 	f.wake()
@@ -258,7 +359,7 @@ func (f *feed) dequeue() (batch []bus.Envelope) {
 		taken++
 		f.size -= len(q.Payload)
 		q.strand.waits--
-		if f.topics[q.Topic] == q.strand {
+		if q.strand.follows(q.Topic) {
 			batch = append(batch, q.Envelope)
 		}
 	}
@@ -323,7 +424,7 @@ func (f *feed) readOn(ctx context.Context, s *strand, limit, bytes int) ([]bus.E
 	switch {
 	case len(cursors) == 0:
 		return nil, nil
-	case len(cursors) > sweepFrom:
+	case sp.sweeps(cursors):
 		got, upTo, err = f.bus.sweep(ctx, sp, cursors)
 	default:
 		var complete bool
@@ -341,11 +442,11 @@ func (f *feed) readOn(ctx context.Context, s *strand, limit, bytes int) ([]bus.E
 		return nil, err
 	}
 	got = slices.DeleteFunc(got, func(e bus.Envelope) bool {
-		return f.topics[e.Topic] != s || e.ID <= s.cursors[e.Topic]
+		return !s.follows(e.Topic) || e.ID <= s.cursors[s.key(e.Topic)]
 	})
 	reached := bus.MakeID(upTo, s.shard)
 	for topic := range cursors {
-		if f.topics[topic] != s {
+		if !s.follows(topic) {
 			continue
 		}
 		s.cursors[topic] = max(s.cursors[topic], reached)
@@ -360,10 +461,13 @@ func (f *feed) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	f.queue, f.behind, f.size = nil, nil, 0
-	topics := topicsOf(f.topics)
+	topics, all := topicsOf(f.topics), f.all != nil
 	f.wake()
 	f.mu.Unlock()
 	f.Unfollow(topics...)
+	if all {
+		f.unfollowAll()
+	}
 
 	f.bus.mu.Lock()
 	defer f.bus.mu.Unlock()

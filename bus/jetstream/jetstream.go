@@ -282,6 +282,7 @@ func (b *Bus) readConstants(s *jetstream.StreamInfo) (bus.Info, error) {
 		Shards:        shards,
 		MaxPayload:    min(b.cfg.MaxPayload, int(b.nc.MaxPayload())-headroom),
 		CompareAndSet: true,
+		FollowAll:     true,
 	}, nil
 }
 

@@ -251,20 +251,44 @@ func (b *Bus) merge(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 }
 
 // sweepFrom is the number of topics from which on one pass over the shard is
-// cheaper than a request for each.
-const sweepFrom = 256
+// cheaper than a request for each. So it is where there are at most sweepShort
+// envelopes for each topic on the way.
+const (
+	sweepFrom  = 256
+	sweepShort = 4
+)
+
+// sweeps says which of merge and sweep reads a span's topics.
+func (s span) sweeps(cursors map[bus.Topic]bus.ID) bool {
+	if _, all := cursors[everything]; all || len(cursors) > sweepFrom {
+		return true
+	}
+	return s.length(cursors) <= uint64(sweepShort*len(cursors))
+}
+
+// length is how many envelopes lie above the lowest of the cursors, at most.
+func (s span) length(cursors map[bus.Topic]bus.ID) uint64 {
+	lowest := s.upTo
+	for _, after := range cursors {
+		lowest = min(lowest, after.Sequence())
+	}
+	return s.upTo - lowest
+}
 
 // sweep reads on in the whole shard from the lowest of the cursors, once, and
-// returns what belongs to the topics, and the sequence up to which it read.
+// returns what belongs to the topics, and the sequence up to which it read. The
+// cursor of everything stands for all topics.
 func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (got []bus.Envelope, upTo uint64, err error) {
-	from := uint64(math.MaxUint64)
-	for _, after := range cursors {
-		from = min(from, after.Sequence()+1)
+	length := s.length(cursors)
+	if length == 0 {
+		return nil, s.upTo, nil
 	}
+	from, batch := s.upTo-length+1, int(min(uint64(s.limit), length))
+	_, all := cursors[everything]
 	var page []stored
 	var pending uint64
 	err = b.retry(ctx, "sweep", func(ctx context.Context) error {
-		page, pending, err = b.getBatch(ctx, s.shard, getRequest{Seq: from, Batch: s.limit})
+		page, pending, err = b.getBatch(ctx, s.shard, getRequest{Seq: from, Batch: batch})
 		if err != nil || pending > 0 || !b.replicated.Load() {
 			return err
 		}
@@ -285,7 +309,8 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 		if e.ID.Sequence() > s.upTo {
 			return got, s.upTo, nil
 		}
-		if after, wanted := cursors[e.Topic]; wanted && e.ID > after {
+		after, wanted := cursors[e.Topic]
+		if e.Topic != everything && (all || wanted && e.ID > after) {
 			got = append(got, e.Envelope)
 		}
 	}

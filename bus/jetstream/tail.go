@@ -226,6 +226,9 @@ func (t *tail) dispatch(e bus.Envelope) {
 	for s := range t.followers[e.Topic] {
 		s.feed.offer(s, e)
 	}
+	for s := range t.followers[everything] {
+		s.feed.offer(s, e)
+	}
 }
 
 // rolledBack tells every feed that follows something here.

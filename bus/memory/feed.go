@@ -23,6 +23,7 @@ type feed struct {
 	failed  error
 	cursors map[bus.Topic]bus.ID
 	pending map[bus.Topic]struct{} // followed topics that may have more
+	all     []bus.ID               // where everything is followed: a cursor for each shard
 }
 
 // Open implements bus.Bus.
@@ -56,6 +57,9 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if f.all != nil {
+		return fmt.Errorf("%w: the feed follows everything", bus.ErrBadTopic)
+	}
 	s := &l.shards[index]
 	if after.Sequence() > s.end {
 		return fmt.Errorf("%w: shard %d ends at %d, follow after %d", bus.ErrLogRolledBack, index, s.end, after.Sequence())
@@ -67,6 +71,32 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 		}
 		s.followers[t][f] = struct{}{}
 		f.stir(t)
+	}
+	return nil
+}
+
+func (f *feed) FollowAll(ctx context.Context) error {
+	l := f.bus.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.closed {
+		return bus.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(f.cursors) > 0 {
+		return fmt.Errorf("%w: the feed follows topics", bus.ErrBadTopic)
+	}
+	if f.all == nil {
+		f.all = make([]bus.ID, len(l.shards))
+	}
+	for index := range l.shards {
+		s := &l.shards[index]
+		if _, follows := s.everybody[f]; !follows {
+			s.everybody[f] = struct{}{}
+			f.all[index] = bus.MakeID(s.end, index)
+		}
 	}
 	return nil
 }
@@ -111,14 +141,26 @@ func (f *feed) rolledBack(shard int) {
 			f.unfollow(t)
 		}
 	}
+	f.leave(shard)
 	f.failed = fmt.Errorf("%w: shard %d", bus.ErrLogRolledBack, shard)
 	f.wake()
+}
+
+// leave stops following everything of a shard.
+func (f *feed) leave(shard int) {
+	delete(f.bus.log.shards[shard].everybody, f)
+	maps.DeleteFunc(f.pending, func(t bus.Topic, _ struct{}) bool {
+		return bus.ShardOf(t, f.bus.log.cfg.Shards) == shard
+	})
 }
 
 func (f *feed) end() {
 	f.closed = true
 	for t := range maps.Clone(f.cursors) {
 		f.unfollow(t)
+	}
+	for shard := range f.all {
+		f.leave(shard)
 	}
 	delete(f.bus.feeds, f)
 	f.wake()
@@ -135,7 +177,12 @@ func (f *feed) take() ([]bus.Envelope, error) {
 	l := f.bus.log
 	var lists merging
 	for t := range f.pending {
-		more := l.shards[bus.ShardOf(t, l.cfg.Shards)].above(t, f.cursors[t])
+		shard := bus.ShardOf(t, l.cfg.Shards)
+		after := f.cursors[t]
+		if f.all != nil {
+			after = f.all[shard]
+		}
+		more := l.shards[shard].above(t, after)
 		if len(more) == 0 {
 			delete(f.pending, t)
 		} else {
@@ -144,7 +191,11 @@ func (f *feed) take() ([]bus.Envelope, error) {
 	}
 	batch := lists.take(maxBatch, l.cfg.Now())
 	for _, e := range batch {
-		f.cursors[e.Topic] = e.ID
+		if f.all != nil {
+			f.all[e.ID.Shard()] = e.ID
+		} else {
+			f.cursors[e.Topic] = e.ID
+		}
 	}
 	return batch, nil
 }

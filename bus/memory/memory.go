@@ -64,6 +64,7 @@ type shard struct {
 	bytes     int64
 	topics    map[bus.Topic][]entry
 	followers map[bus.Topic]map[*feed]struct{}
+	everybody map[*feed]struct{}  // who follow everything
 	recent    map[[32]byte]bus.ID // by hash of topic and payload
 	arrivals  []arrival           // the keys of recent, oldest first
 }
@@ -108,6 +109,7 @@ func New(cfg Config) *Bus {
 			Shards:        cfg.Shards,
 			MaxPayload:    cfg.MaxPayload,
 			CompareAndSet: !cfg.NoCompareAndSet,
+			FollowAll:     true,
 		},
 		shards:   make([]shard, cfg.Shards),
 		services: make(map[string][]*service),
@@ -116,6 +118,7 @@ func New(cfg Config) *Bus {
 		l.shards[i] = shard{
 			topics:    make(map[bus.Topic][]entry),
 			followers: make(map[bus.Topic]map[*feed]struct{}),
+			everybody: make(map[*feed]struct{}),
 			recent:    make(map[[32]byte]bus.ID),
 		}
 	}
@@ -153,7 +156,7 @@ func (b *Bus) Rewind(shard int, to bus.ID) {
 	maps.DeleteFunc(s.recent, func(_ [32]byte, id bus.ID) bool { return id > to })
 	s.arrivals = slices.DeleteFunc(s.arrivals, func(a arrival) bool { _, kept := s.recent[a.hash]; return !kept })
 
-	told := make(map[*feed]struct{})
+	told := maps.Clone(s.everybody)
 	for _, feeds := range s.followers {
 		maps.Copy(told, feeds)
 	}
@@ -246,6 +249,9 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	s.recent[hash] = e.ID
 	s.arrivals = append(s.arrivals, arrival{hash, now})
 	for f := range s.followers[topic] {
+		f.stir(topic)
+	}
+	for f := range s.everybody {
 		f.stir(topic)
 	}
 	return bus.Ack{ID: e.ID, Time: now}, nil

@@ -54,6 +54,7 @@ type Telemetry struct {
 
 	Epochs           Counter // epochs entered
 	Stalls           Counter // replicas that began to miss an input
+	Forks            Counter // replicas of which a commit log says that the others are elsewhere
 	WelcomesRejected Counter // welcomes that an installation could not or would not use
 	StreamsBehind    Counter // streams told to catch up from the store
 
@@ -73,6 +74,7 @@ type Telemetry struct {
 	// The node's services.
 	Requests       Counter // answered, errors included
 	RequestsFailed Counter // answered with an error
+	Streams        Level   // subscriptions open
 	RequestLatency Histogram
 
 	// Waits.

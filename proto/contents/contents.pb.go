@@ -9,6 +9,7 @@
 package contents
 
 import (
+	associations "github.com/conclave-chat/conclave/proto/associations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -268,6 +269,61 @@ func (WelcomePointeeEncryptionAeadType) EnumDescriptor() ([]byte, []int) {
 	return file_contents_contents_proto_rawDescGZIP(), []int{4}
 }
 
+type CommitResult int32
+
+const (
+	CommitResult_COMMIT_RESULT_UNSPECIFIED   CommitResult = 0
+	CommitResult_COMMIT_RESULT_APPLIED       CommitResult = 1
+	CommitResult_COMMIT_RESULT_WRONG_EPOCH   CommitResult = 2
+	CommitResult_COMMIT_RESULT_UNDECRYPTABLE CommitResult = 3
+	CommitResult_COMMIT_RESULT_INVALID       CommitResult = 4
+)
+
+// Enum value maps for CommitResult.
+var (
+	CommitResult_name = map[int32]string{
+		0: "COMMIT_RESULT_UNSPECIFIED",
+		1: "COMMIT_RESULT_APPLIED",
+		2: "COMMIT_RESULT_WRONG_EPOCH",
+		3: "COMMIT_RESULT_UNDECRYPTABLE",
+		4: "COMMIT_RESULT_INVALID",
+	}
+	CommitResult_value = map[string]int32{
+		"COMMIT_RESULT_UNSPECIFIED":   0,
+		"COMMIT_RESULT_APPLIED":       1,
+		"COMMIT_RESULT_WRONG_EPOCH":   2,
+		"COMMIT_RESULT_UNDECRYPTABLE": 3,
+		"COMMIT_RESULT_INVALID":       4,
+	}
+)
+
+func (x CommitResult) Enum() *CommitResult {
+	p := new(CommitResult)
+	*p = x
+	return p
+}
+
+func (x CommitResult) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommitResult) Descriptor() protoreflect.EnumDescriptor {
+	return file_contents_contents_proto_enumTypes[5].Descriptor()
+}
+
+func (CommitResult) Type() protoreflect.EnumType {
+	return &file_contents_contents_proto_enumTypes[5]
+}
+
+func (x CommitResult) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommitResult.Descriptor instead.
+func (CommitResult) EnumDescriptor() ([]byte, []int) {
+	return file_contents_contents_proto_rawDescGZIP(), []int{5}
+}
+
 type MembershipPolicy_BasePolicy int32
 
 const (
@@ -307,11 +363,11 @@ func (x MembershipPolicy_BasePolicy) String() string {
 }
 
 func (MembershipPolicy_BasePolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_contents_contents_proto_enumTypes[5].Descriptor()
+	return file_contents_contents_proto_enumTypes[6].Descriptor()
 }
 
 func (MembershipPolicy_BasePolicy) Type() protoreflect.EnumType {
-	return &file_contents_contents_proto_enumTypes[5]
+	return &file_contents_contents_proto_enumTypes[6]
 }
 
 func (x MembershipPolicy_BasePolicy) Number() protoreflect.EnumNumber {
@@ -362,11 +418,11 @@ func (x MetadataPolicy_MetadataBasePolicy) String() string {
 }
 
 func (MetadataPolicy_MetadataBasePolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_contents_contents_proto_enumTypes[6].Descriptor()
+	return file_contents_contents_proto_enumTypes[7].Descriptor()
 }
 
 func (MetadataPolicy_MetadataBasePolicy) Type() protoreflect.EnumType {
-	return &file_contents_contents_proto_enumTypes[6]
+	return &file_contents_contents_proto_enumTypes[7]
 }
 
 func (x MetadataPolicy_MetadataBasePolicy) Number() protoreflect.EnumNumber {
@@ -414,11 +470,11 @@ func (x PermissionsUpdatePolicy_PermissionsBasePolicy) String() string {
 }
 
 func (PermissionsUpdatePolicy_PermissionsBasePolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_contents_contents_proto_enumTypes[7].Descriptor()
+	return file_contents_contents_proto_enumTypes[8].Descriptor()
 }
 
 func (PermissionsUpdatePolicy_PermissionsBasePolicy) Type() protoreflect.EnumType {
-	return &file_contents_contents_proto_enumTypes[7]
+	return &file_contents_contents_proto_enumTypes[8]
 }
 
 func (x PermissionsUpdatePolicy_PermissionsBasePolicy) Number() protoreflect.EnumNumber {
@@ -1890,6 +1946,152 @@ func (x *WelcomeMetadata) GetMessageCursor() uint64 {
 	return 0
 }
 
+// An entry of a group's commit log as a node serves it.
+type CommitLogEntry struct {
+	state                    protoimpl.MessageState                    `protogen:"open.v1"`
+	SequenceId               uint64                                    `protobuf:"varint,1,opt,name=sequence_id,json=sequenceId,proto3" json:"sequence_id,omitempty"`
+	SerializedCommitLogEntry []byte                                    `protobuf:"bytes,2,opt,name=serialized_commit_log_entry,json=serializedCommitLogEntry,proto3" json:"serialized_commit_log_entry,omitempty"` // a PlaintextCommitLogEntry: these exact bytes are signed
+	Signature                *associations.RecoverableEd25519Signature `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *CommitLogEntry) Reset() {
+	*x = CommitLogEntry{}
+	mi := &file_contents_contents_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitLogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitLogEntry) ProtoMessage() {}
+
+func (x *CommitLogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_contents_contents_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitLogEntry.ProtoReflect.Descriptor instead.
+func (*CommitLogEntry) Descriptor() ([]byte, []int) {
+	return file_contents_contents_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CommitLogEntry) GetSequenceId() uint64 {
+	if x != nil {
+		return x.SequenceId
+	}
+	return 0
+}
+
+func (x *CommitLogEntry) GetSerializedCommitLogEntry() []byte {
+	if x != nil {
+		return x.SerializedCommitLogEntry
+	}
+	return nil
+}
+
+func (x *CommitLogEntry) GetSignature() *associations.RecoverableEd25519Signature {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// What one member saw a commit do.
+type PlaintextCommitLogEntry struct {
+	state                     protoimpl.MessageState `protogen:"open.v1"`
+	GroupId                   []byte                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	CommitSequenceId          uint64                 `protobuf:"varint,2,opt,name=commit_sequence_id,json=commitSequenceId,proto3" json:"commit_sequence_id,omitempty"`
+	LastEpochAuthenticator    []byte                 `protobuf:"bytes,3,opt,name=last_epoch_authenticator,json=lastEpochAuthenticator,proto3" json:"last_epoch_authenticator,omitempty"`
+	CommitResult              CommitResult           `protobuf:"varint,4,opt,name=commit_result,json=commitResult,proto3,enum=xmtp.mls.message_contents.CommitResult" json:"commit_result,omitempty"`
+	AppliedEpochNumber        uint64                 `protobuf:"varint,5,opt,name=applied_epoch_number,json=appliedEpochNumber,proto3" json:"applied_epoch_number,omitempty"`
+	AppliedEpochAuthenticator []byte                 `protobuf:"bytes,6,opt,name=applied_epoch_authenticator,json=appliedEpochAuthenticator,proto3" json:"applied_epoch_authenticator,omitempty"`
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
+}
+
+func (x *PlaintextCommitLogEntry) Reset() {
+	*x = PlaintextCommitLogEntry{}
+	mi := &file_contents_contents_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaintextCommitLogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaintextCommitLogEntry) ProtoMessage() {}
+
+func (x *PlaintextCommitLogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_contents_contents_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaintextCommitLogEntry.ProtoReflect.Descriptor instead.
+func (*PlaintextCommitLogEntry) Descriptor() ([]byte, []int) {
+	return file_contents_contents_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PlaintextCommitLogEntry) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *PlaintextCommitLogEntry) GetCommitSequenceId() uint64 {
+	if x != nil {
+		return x.CommitSequenceId
+	}
+	return 0
+}
+
+func (x *PlaintextCommitLogEntry) GetLastEpochAuthenticator() []byte {
+	if x != nil {
+		return x.LastEpochAuthenticator
+	}
+	return nil
+}
+
+func (x *PlaintextCommitLogEntry) GetCommitResult() CommitResult {
+	if x != nil {
+		return x.CommitResult
+	}
+	return CommitResult_COMMIT_RESULT_UNSPECIFIED
+}
+
+func (x *PlaintextCommitLogEntry) GetAppliedEpochNumber() uint64 {
+	if x != nil {
+		return x.AppliedEpochNumber
+	}
+	return 0
+}
+
+func (x *PlaintextCommitLogEntry) GetAppliedEpochAuthenticator() []byte {
+	if x != nil {
+		return x.AppliedEpochAuthenticator
+	}
+	return nil
+}
+
 type PlaintextEnvelope_V1 struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Content        []byte                 `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"` // a serialised EncodedContent: these exact bytes are the message's identity
@@ -1900,7 +2102,7 @@ type PlaintextEnvelope_V1 struct {
 
 func (x *PlaintextEnvelope_V1) Reset() {
 	*x = PlaintextEnvelope_V1{}
-	mi := &file_contents_contents_proto_msgTypes[22]
+	mi := &file_contents_contents_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2114,7 @@ func (x *PlaintextEnvelope_V1) String() string {
 func (*PlaintextEnvelope_V1) ProtoMessage() {}
 
 func (x *PlaintextEnvelope_V1) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[22]
+	mi := &file_contents_contents_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2157,7 @@ type PlaintextEnvelope_V2 struct {
 
 func (x *PlaintextEnvelope_V2) Reset() {
 	*x = PlaintextEnvelope_V2{}
-	mi := &file_contents_contents_proto_msgTypes[23]
+	mi := &file_contents_contents_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2169,7 @@ func (x *PlaintextEnvelope_V2) String() string {
 func (*PlaintextEnvelope_V2) ProtoMessage() {}
 
 func (x *PlaintextEnvelope_V2) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[23]
+	mi := &file_contents_contents_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2227,7 @@ type GroupUpdated_Inbox struct {
 
 func (x *GroupUpdated_Inbox) Reset() {
 	*x = GroupUpdated_Inbox{}
-	mi := &file_contents_contents_proto_msgTypes[25]
+	mi := &file_contents_contents_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2239,7 @@ func (x *GroupUpdated_Inbox) String() string {
 func (*GroupUpdated_Inbox) ProtoMessage() {}
 
 func (x *GroupUpdated_Inbox) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[25]
+	mi := &file_contents_contents_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2273,7 @@ type GroupUpdated_MetadataFieldChange struct {
 
 func (x *GroupUpdated_MetadataFieldChange) Reset() {
 	*x = GroupUpdated_MetadataFieldChange{}
-	mi := &file_contents_contents_proto_msgTypes[26]
+	mi := &file_contents_contents_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2285,7 @@ func (x *GroupUpdated_MetadataFieldChange) String() string {
 func (*GroupUpdated_MetadataFieldChange) ProtoMessage() {}
 
 func (x *GroupUpdated_MetadataFieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[26]
+	mi := &file_contents_contents_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2331,7 @@ type MembershipPolicy_AndCondition struct {
 
 func (x *MembershipPolicy_AndCondition) Reset() {
 	*x = MembershipPolicy_AndCondition{}
-	mi := &file_contents_contents_proto_msgTypes[30]
+	mi := &file_contents_contents_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2343,7 @@ func (x *MembershipPolicy_AndCondition) String() string {
 func (*MembershipPolicy_AndCondition) ProtoMessage() {}
 
 func (x *MembershipPolicy_AndCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[30]
+	mi := &file_contents_contents_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2375,7 @@ type MembershipPolicy_AnyCondition struct {
 
 func (x *MembershipPolicy_AnyCondition) Reset() {
 	*x = MembershipPolicy_AnyCondition{}
-	mi := &file_contents_contents_proto_msgTypes[31]
+	mi := &file_contents_contents_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2387,7 @@ func (x *MembershipPolicy_AnyCondition) String() string {
 func (*MembershipPolicy_AnyCondition) ProtoMessage() {}
 
 func (x *MembershipPolicy_AnyCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[31]
+	mi := &file_contents_contents_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2419,7 @@ type MetadataPolicy_AndCondition struct {
 
 func (x *MetadataPolicy_AndCondition) Reset() {
 	*x = MetadataPolicy_AndCondition{}
-	mi := &file_contents_contents_proto_msgTypes[32]
+	mi := &file_contents_contents_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2431,7 @@ func (x *MetadataPolicy_AndCondition) String() string {
 func (*MetadataPolicy_AndCondition) ProtoMessage() {}
 
 func (x *MetadataPolicy_AndCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[32]
+	mi := &file_contents_contents_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2463,7 @@ type MetadataPolicy_AnyCondition struct {
 
 func (x *MetadataPolicy_AnyCondition) Reset() {
 	*x = MetadataPolicy_AnyCondition{}
-	mi := &file_contents_contents_proto_msgTypes[33]
+	mi := &file_contents_contents_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2475,7 @@ func (x *MetadataPolicy_AnyCondition) String() string {
 func (*MetadataPolicy_AnyCondition) ProtoMessage() {}
 
 func (x *MetadataPolicy_AnyCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[33]
+	mi := &file_contents_contents_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2507,7 @@ type PermissionsUpdatePolicy_AndCondition struct {
 
 func (x *PermissionsUpdatePolicy_AndCondition) Reset() {
 	*x = PermissionsUpdatePolicy_AndCondition{}
-	mi := &file_contents_contents_proto_msgTypes[34]
+	mi := &file_contents_contents_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2519,7 @@ func (x *PermissionsUpdatePolicy_AndCondition) String() string {
 func (*PermissionsUpdatePolicy_AndCondition) ProtoMessage() {}
 
 func (x *PermissionsUpdatePolicy_AndCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[34]
+	mi := &file_contents_contents_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2551,7 @@ type PermissionsUpdatePolicy_AnyCondition struct {
 
 func (x *PermissionsUpdatePolicy_AnyCondition) Reset() {
 	*x = PermissionsUpdatePolicy_AnyCondition{}
-	mi := &file_contents_contents_proto_msgTypes[35]
+	mi := &file_contents_contents_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2563,7 @@ func (x *PermissionsUpdatePolicy_AnyCondition) String() string {
 func (*PermissionsUpdatePolicy_AnyCondition) ProtoMessage() {}
 
 func (x *PermissionsUpdatePolicy_AnyCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[35]
+	mi := &file_contents_contents_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2599,7 @@ type WelcomePointer_WelcomeV1Pointer struct {
 
 func (x *WelcomePointer_WelcomeV1Pointer) Reset() {
 	*x = WelcomePointer_WelcomeV1Pointer{}
-	mi := &file_contents_contents_proto_msgTypes[36]
+	mi := &file_contents_contents_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2611,7 @@ func (x *WelcomePointer_WelcomeV1Pointer) String() string {
 func (*WelcomePointer_WelcomeV1Pointer) ProtoMessage() {}
 
 func (x *WelcomePointer_WelcomeV1Pointer) ProtoReflect() protoreflect.Message {
-	mi := &file_contents_contents_proto_msgTypes[36]
+	mi := &file_contents_contents_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2666,7 @@ var File_contents_contents_proto protoreflect.FileDescriptor
 
 const file_contents_contents_proto_rawDesc = "" +
 	"\n" +
-	"\x17contents/contents.proto\x12\x19xmtp.mls.message_contents\"\xc8\x02\n" +
+	"\x17contents/contents.proto\x12\x19xmtp.mls.message_contents\x1a\x1fassociations/associations.proto\"\xc8\x02\n" +
 	"\x11PlaintextEnvelope\x12A\n" +
 	"\x02v1\x18\x01 \x01(\v2/.xmtp.mls.message_contents.PlaintextEnvelope.V1H\x00R\x02v1\x12A\n" +
 	"\x02v2\x18\x02 \x01(\v2/.xmtp.mls.message_contents.PlaintextEnvelope.V2H\x00R\x02v2\x1aG\n" +
@@ -2628,7 +2830,19 @@ const file_contents_contents_proto_rawDesc = "" +
 	"\x16welcome_metadata_nonce\x18\x05 \x01(\fR\x14welcomeMetadataNonceB\t\n" +
 	"\aversion\"8\n" +
 	"\x0fWelcomeMetadata\x12%\n" +
-	"\x0emessage_cursor\x18\x01 \x01(\x04R\rmessageCursor*<\n" +
+	"\x0emessage_cursor\x18\x01 \x01(\x04R\rmessageCursor\"\xc7\x01\n" +
+	"\x0eCommitLogEntry\x12\x1f\n" +
+	"\vsequence_id\x18\x01 \x01(\x04R\n" +
+	"sequenceId\x12=\n" +
+	"\x1bserialized_commit_log_entry\x18\x02 \x01(\fR\x18serializedCommitLogEntry\x12U\n" +
+	"\tsignature\x18\x03 \x01(\v27.xmtp.identity.associations.RecoverableEd25519SignatureR\tsignature\"\xdc\x02\n" +
+	"\x17PlaintextCommitLogEntry\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12,\n" +
+	"\x12commit_sequence_id\x18\x02 \x01(\x04R\x10commitSequenceId\x128\n" +
+	"\x18last_epoch_authenticator\x18\x03 \x01(\fR\x16lastEpochAuthenticator\x12L\n" +
+	"\rcommit_result\x18\x04 \x01(\x0e2'.xmtp.mls.message_contents.CommitResultR\fcommitResult\x120\n" +
+	"\x14applied_epoch_number\x18\x05 \x01(\x04R\x12appliedEpochNumber\x12>\n" +
+	"\x1bapplied_epoch_authenticator\x18\x06 \x01(\fR\x19appliedEpochAuthenticator*<\n" +
 	"\vCompression\x12\x17\n" +
 	"\x13COMPRESSION_DEFLATE\x10\x00\x12\x14\n" +
 	"\x10COMPRESSION_GZIP\x10\x01*\xa7\x01\n" +
@@ -2648,7 +2862,13 @@ const file_contents_contents_proto_rawDesc = "" +
 	"9WELCOME_POINTER_WRAPPER_ALGORITHM_XWING_MLKEM_768_DRAFT_6\x10\x02*\x94\x01\n" +
 	" WelcomePointeeEncryptionAeadType\x124\n" +
 	"0WELCOME_POINTEE_ENCRYPTION_AEAD_TYPE_UNSPECIFIED\x10\x00\x12:\n" +
-	"6WELCOME_POINTEE_ENCRYPTION_AEAD_TYPE_CHACHA20_POLY1305\x10\x03B2Z0github.com/conclave-chat/conclave/proto/contentsb\x06proto3"
+	"6WELCOME_POINTEE_ENCRYPTION_AEAD_TYPE_CHACHA20_POLY1305\x10\x03*\xa3\x01\n" +
+	"\fCommitResult\x12\x1d\n" +
+	"\x19COMMIT_RESULT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15COMMIT_RESULT_APPLIED\x10\x01\x12\x1d\n" +
+	"\x19COMMIT_RESULT_WRONG_EPOCH\x10\x02\x12\x1f\n" +
+	"\x1bCOMMIT_RESULT_UNDECRYPTABLE\x10\x03\x12\x19\n" +
+	"\x15COMMIT_RESULT_INVALID\x10\x04B2Z0github.com/conclave-chat/conclave/proto/contentsb\x06proto3"
 
 var (
 	file_contents_contents_proto_rawDescOnce sync.Once
@@ -2662,111 +2882,117 @@ func file_contents_contents_proto_rawDescGZIP() []byte {
 	return file_contents_contents_proto_rawDescData
 }
 
-var file_contents_contents_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_contents_contents_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_contents_contents_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_contents_contents_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_contents_contents_proto_goTypes = []any{
 	(Compression)(0),                                   // 0: xmtp.mls.message_contents.Compression
 	(ConversationType)(0),                              // 1: xmtp.mls.message_contents.ConversationType
 	(WelcomeWrapperAlgorithm)(0),                       // 2: xmtp.mls.message_contents.WelcomeWrapperAlgorithm
 	(WelcomePointerWrapperAlgorithm)(0),                // 3: xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
 	(WelcomePointeeEncryptionAeadType)(0),              // 4: xmtp.mls.message_contents.WelcomePointeeEncryptionAeadType
-	(MembershipPolicy_BasePolicy)(0),                   // 5: xmtp.mls.message_contents.MembershipPolicy.BasePolicy
-	(MetadataPolicy_MetadataBasePolicy)(0),             // 6: xmtp.mls.message_contents.MetadataPolicy.MetadataBasePolicy
-	(PermissionsUpdatePolicy_PermissionsBasePolicy)(0), // 7: xmtp.mls.message_contents.PermissionsUpdatePolicy.PermissionsBasePolicy
-	(*PlaintextEnvelope)(nil),                          // 8: xmtp.mls.message_contents.PlaintextEnvelope
-	(*ContentTypeId)(nil),                              // 9: xmtp.mls.message_contents.ContentTypeId
-	(*EncodedContent)(nil),                             // 10: xmtp.mls.message_contents.EncodedContent
-	(*GroupUpdated)(nil),                               // 11: xmtp.mls.message_contents.GroupUpdated
-	(*MlsCredential)(nil),                              // 12: xmtp.mls.message_contents.MlsCredential
-	(*GroupMetadataV1)(nil),                            // 13: xmtp.mls.message_contents.GroupMetadataV1
-	(*Inbox)(nil),                                      // 14: xmtp.mls.message_contents.Inbox
-	(*DmMembers)(nil),                                  // 15: xmtp.mls.message_contents.DmMembers
-	(*OneshotMessage)(nil),                             // 16: xmtp.mls.message_contents.OneshotMessage
-	(*ReaddRequest)(nil),                               // 17: xmtp.mls.message_contents.ReaddRequest
-	(*GroupMutableMetadataV1)(nil),                     // 18: xmtp.mls.message_contents.GroupMutableMetadataV1
-	(*Inboxes)(nil),                                    // 19: xmtp.mls.message_contents.Inboxes
-	(*GroupMembership)(nil),                            // 20: xmtp.mls.message_contents.GroupMembership
-	(*GroupMutablePermissionsV1)(nil),                  // 21: xmtp.mls.message_contents.GroupMutablePermissionsV1
-	(*PolicySet)(nil),                                  // 22: xmtp.mls.message_contents.PolicySet
-	(*MembershipPolicy)(nil),                           // 23: xmtp.mls.message_contents.MembershipPolicy
-	(*MetadataPolicy)(nil),                             // 24: xmtp.mls.message_contents.MetadataPolicy
-	(*PermissionsUpdatePolicy)(nil),                    // 25: xmtp.mls.message_contents.PermissionsUpdatePolicy
-	(*WelcomeWrapperEncryption)(nil),                   // 26: xmtp.mls.message_contents.WelcomeWrapperEncryption
-	(*WelcomePointeeEncryptionAeadTypesExtension)(nil), // 27: xmtp.mls.message_contents.WelcomePointeeEncryptionAeadTypesExtension
-	(*WelcomePointer)(nil),                             // 28: xmtp.mls.message_contents.WelcomePointer
-	(*WelcomeMetadata)(nil),                            // 29: xmtp.mls.message_contents.WelcomeMetadata
-	(*PlaintextEnvelope_V1)(nil),                       // 30: xmtp.mls.message_contents.PlaintextEnvelope.V1
-	(*PlaintextEnvelope_V2)(nil),                       // 31: xmtp.mls.message_contents.PlaintextEnvelope.V2
-	nil,                                                // 32: xmtp.mls.message_contents.EncodedContent.ParametersEntry
-	(*GroupUpdated_Inbox)(nil),                         // 33: xmtp.mls.message_contents.GroupUpdated.Inbox
-	(*GroupUpdated_MetadataFieldChange)(nil),           // 34: xmtp.mls.message_contents.GroupUpdated.MetadataFieldChange
-	nil,                                                // 35: xmtp.mls.message_contents.GroupMutableMetadataV1.AttributesEntry
-	nil,                                                // 36: xmtp.mls.message_contents.GroupMembership.MembersEntry
-	nil,                                                // 37: xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry
-	(*MembershipPolicy_AndCondition)(nil),              // 38: xmtp.mls.message_contents.MembershipPolicy.AndCondition
-	(*MembershipPolicy_AnyCondition)(nil),              // 39: xmtp.mls.message_contents.MembershipPolicy.AnyCondition
-	(*MetadataPolicy_AndCondition)(nil),                // 40: xmtp.mls.message_contents.MetadataPolicy.AndCondition
-	(*MetadataPolicy_AnyCondition)(nil),                // 41: xmtp.mls.message_contents.MetadataPolicy.AnyCondition
-	(*PermissionsUpdatePolicy_AndCondition)(nil),       // 42: xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition
-	(*PermissionsUpdatePolicy_AnyCondition)(nil),       // 43: xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition
-	(*WelcomePointer_WelcomeV1Pointer)(nil),            // 44: xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer
+	(CommitResult)(0),                                  // 5: xmtp.mls.message_contents.CommitResult
+	(MembershipPolicy_BasePolicy)(0),                   // 6: xmtp.mls.message_contents.MembershipPolicy.BasePolicy
+	(MetadataPolicy_MetadataBasePolicy)(0),             // 7: xmtp.mls.message_contents.MetadataPolicy.MetadataBasePolicy
+	(PermissionsUpdatePolicy_PermissionsBasePolicy)(0), // 8: xmtp.mls.message_contents.PermissionsUpdatePolicy.PermissionsBasePolicy
+	(*PlaintextEnvelope)(nil),                          // 9: xmtp.mls.message_contents.PlaintextEnvelope
+	(*ContentTypeId)(nil),                              // 10: xmtp.mls.message_contents.ContentTypeId
+	(*EncodedContent)(nil),                             // 11: xmtp.mls.message_contents.EncodedContent
+	(*GroupUpdated)(nil),                               // 12: xmtp.mls.message_contents.GroupUpdated
+	(*MlsCredential)(nil),                              // 13: xmtp.mls.message_contents.MlsCredential
+	(*GroupMetadataV1)(nil),                            // 14: xmtp.mls.message_contents.GroupMetadataV1
+	(*Inbox)(nil),                                      // 15: xmtp.mls.message_contents.Inbox
+	(*DmMembers)(nil),                                  // 16: xmtp.mls.message_contents.DmMembers
+	(*OneshotMessage)(nil),                             // 17: xmtp.mls.message_contents.OneshotMessage
+	(*ReaddRequest)(nil),                               // 18: xmtp.mls.message_contents.ReaddRequest
+	(*GroupMutableMetadataV1)(nil),                     // 19: xmtp.mls.message_contents.GroupMutableMetadataV1
+	(*Inboxes)(nil),                                    // 20: xmtp.mls.message_contents.Inboxes
+	(*GroupMembership)(nil),                            // 21: xmtp.mls.message_contents.GroupMembership
+	(*GroupMutablePermissionsV1)(nil),                  // 22: xmtp.mls.message_contents.GroupMutablePermissionsV1
+	(*PolicySet)(nil),                                  // 23: xmtp.mls.message_contents.PolicySet
+	(*MembershipPolicy)(nil),                           // 24: xmtp.mls.message_contents.MembershipPolicy
+	(*MetadataPolicy)(nil),                             // 25: xmtp.mls.message_contents.MetadataPolicy
+	(*PermissionsUpdatePolicy)(nil),                    // 26: xmtp.mls.message_contents.PermissionsUpdatePolicy
+	(*WelcomeWrapperEncryption)(nil),                   // 27: xmtp.mls.message_contents.WelcomeWrapperEncryption
+	(*WelcomePointeeEncryptionAeadTypesExtension)(nil), // 28: xmtp.mls.message_contents.WelcomePointeeEncryptionAeadTypesExtension
+	(*WelcomePointer)(nil),                             // 29: xmtp.mls.message_contents.WelcomePointer
+	(*WelcomeMetadata)(nil),                            // 30: xmtp.mls.message_contents.WelcomeMetadata
+	(*CommitLogEntry)(nil),                             // 31: xmtp.mls.message_contents.CommitLogEntry
+	(*PlaintextCommitLogEntry)(nil),                    // 32: xmtp.mls.message_contents.PlaintextCommitLogEntry
+	(*PlaintextEnvelope_V1)(nil),                       // 33: xmtp.mls.message_contents.PlaintextEnvelope.V1
+	(*PlaintextEnvelope_V2)(nil),                       // 34: xmtp.mls.message_contents.PlaintextEnvelope.V2
+	nil,                                                // 35: xmtp.mls.message_contents.EncodedContent.ParametersEntry
+	(*GroupUpdated_Inbox)(nil),                         // 36: xmtp.mls.message_contents.GroupUpdated.Inbox
+	(*GroupUpdated_MetadataFieldChange)(nil),           // 37: xmtp.mls.message_contents.GroupUpdated.MetadataFieldChange
+	nil,                                                // 38: xmtp.mls.message_contents.GroupMutableMetadataV1.AttributesEntry
+	nil,                                                // 39: xmtp.mls.message_contents.GroupMembership.MembersEntry
+	nil,                                                // 40: xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry
+	(*MembershipPolicy_AndCondition)(nil),              // 41: xmtp.mls.message_contents.MembershipPolicy.AndCondition
+	(*MembershipPolicy_AnyCondition)(nil),              // 42: xmtp.mls.message_contents.MembershipPolicy.AnyCondition
+	(*MetadataPolicy_AndCondition)(nil),                // 43: xmtp.mls.message_contents.MetadataPolicy.AndCondition
+	(*MetadataPolicy_AnyCondition)(nil),                // 44: xmtp.mls.message_contents.MetadataPolicy.AnyCondition
+	(*PermissionsUpdatePolicy_AndCondition)(nil),       // 45: xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition
+	(*PermissionsUpdatePolicy_AnyCondition)(nil),       // 46: xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition
+	(*WelcomePointer_WelcomeV1Pointer)(nil),            // 47: xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer
+	(*associations.RecoverableEd25519Signature)(nil),   // 48: xmtp.identity.associations.RecoverableEd25519Signature
 }
 var file_contents_contents_proto_depIdxs = []int32{
-	30, // 0: xmtp.mls.message_contents.PlaintextEnvelope.v1:type_name -> xmtp.mls.message_contents.PlaintextEnvelope.V1
-	31, // 1: xmtp.mls.message_contents.PlaintextEnvelope.v2:type_name -> xmtp.mls.message_contents.PlaintextEnvelope.V2
-	9,  // 2: xmtp.mls.message_contents.EncodedContent.type:type_name -> xmtp.mls.message_contents.ContentTypeId
-	32, // 3: xmtp.mls.message_contents.EncodedContent.parameters:type_name -> xmtp.mls.message_contents.EncodedContent.ParametersEntry
+	33, // 0: xmtp.mls.message_contents.PlaintextEnvelope.v1:type_name -> xmtp.mls.message_contents.PlaintextEnvelope.V1
+	34, // 1: xmtp.mls.message_contents.PlaintextEnvelope.v2:type_name -> xmtp.mls.message_contents.PlaintextEnvelope.V2
+	10, // 2: xmtp.mls.message_contents.EncodedContent.type:type_name -> xmtp.mls.message_contents.ContentTypeId
+	35, // 3: xmtp.mls.message_contents.EncodedContent.parameters:type_name -> xmtp.mls.message_contents.EncodedContent.ParametersEntry
 	0,  // 4: xmtp.mls.message_contents.EncodedContent.compression:type_name -> xmtp.mls.message_contents.Compression
-	33, // 5: xmtp.mls.message_contents.GroupUpdated.added_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	33, // 6: xmtp.mls.message_contents.GroupUpdated.removed_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	34, // 7: xmtp.mls.message_contents.GroupUpdated.metadata_field_changes:type_name -> xmtp.mls.message_contents.GroupUpdated.MetadataFieldChange
-	33, // 8: xmtp.mls.message_contents.GroupUpdated.left_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	33, // 9: xmtp.mls.message_contents.GroupUpdated.added_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	33, // 10: xmtp.mls.message_contents.GroupUpdated.removed_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	33, // 11: xmtp.mls.message_contents.GroupUpdated.added_super_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
-	33, // 12: xmtp.mls.message_contents.GroupUpdated.removed_super_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 5: xmtp.mls.message_contents.GroupUpdated.added_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 6: xmtp.mls.message_contents.GroupUpdated.removed_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	37, // 7: xmtp.mls.message_contents.GroupUpdated.metadata_field_changes:type_name -> xmtp.mls.message_contents.GroupUpdated.MetadataFieldChange
+	36, // 8: xmtp.mls.message_contents.GroupUpdated.left_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 9: xmtp.mls.message_contents.GroupUpdated.added_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 10: xmtp.mls.message_contents.GroupUpdated.removed_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 11: xmtp.mls.message_contents.GroupUpdated.added_super_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
+	36, // 12: xmtp.mls.message_contents.GroupUpdated.removed_super_admin_inboxes:type_name -> xmtp.mls.message_contents.GroupUpdated.Inbox
 	1,  // 13: xmtp.mls.message_contents.GroupMetadataV1.conversation_type:type_name -> xmtp.mls.message_contents.ConversationType
-	15, // 14: xmtp.mls.message_contents.GroupMetadataV1.dm_members:type_name -> xmtp.mls.message_contents.DmMembers
-	16, // 15: xmtp.mls.message_contents.GroupMetadataV1.oneshot_message:type_name -> xmtp.mls.message_contents.OneshotMessage
-	14, // 16: xmtp.mls.message_contents.DmMembers.dm_member_one:type_name -> xmtp.mls.message_contents.Inbox
-	14, // 17: xmtp.mls.message_contents.DmMembers.dm_member_two:type_name -> xmtp.mls.message_contents.Inbox
-	17, // 18: xmtp.mls.message_contents.OneshotMessage.readd_request:type_name -> xmtp.mls.message_contents.ReaddRequest
-	35, // 19: xmtp.mls.message_contents.GroupMutableMetadataV1.attributes:type_name -> xmtp.mls.message_contents.GroupMutableMetadataV1.AttributesEntry
-	19, // 20: xmtp.mls.message_contents.GroupMutableMetadataV1.admin_list:type_name -> xmtp.mls.message_contents.Inboxes
-	19, // 21: xmtp.mls.message_contents.GroupMutableMetadataV1.super_admin_list:type_name -> xmtp.mls.message_contents.Inboxes
-	36, // 22: xmtp.mls.message_contents.GroupMembership.members:type_name -> xmtp.mls.message_contents.GroupMembership.MembersEntry
-	22, // 23: xmtp.mls.message_contents.GroupMutablePermissionsV1.policies:type_name -> xmtp.mls.message_contents.PolicySet
-	23, // 24: xmtp.mls.message_contents.PolicySet.add_member_policy:type_name -> xmtp.mls.message_contents.MembershipPolicy
-	23, // 25: xmtp.mls.message_contents.PolicySet.remove_member_policy:type_name -> xmtp.mls.message_contents.MembershipPolicy
-	37, // 26: xmtp.mls.message_contents.PolicySet.update_metadata_policy:type_name -> xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry
-	25, // 27: xmtp.mls.message_contents.PolicySet.add_admin_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
-	25, // 28: xmtp.mls.message_contents.PolicySet.remove_admin_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
-	25, // 29: xmtp.mls.message_contents.PolicySet.update_permissions_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
-	5,  // 30: xmtp.mls.message_contents.MembershipPolicy.base:type_name -> xmtp.mls.message_contents.MembershipPolicy.BasePolicy
-	38, // 31: xmtp.mls.message_contents.MembershipPolicy.and_condition:type_name -> xmtp.mls.message_contents.MembershipPolicy.AndCondition
-	39, // 32: xmtp.mls.message_contents.MembershipPolicy.any_condition:type_name -> xmtp.mls.message_contents.MembershipPolicy.AnyCondition
-	6,  // 33: xmtp.mls.message_contents.MetadataPolicy.base:type_name -> xmtp.mls.message_contents.MetadataPolicy.MetadataBasePolicy
-	40, // 34: xmtp.mls.message_contents.MetadataPolicy.and_condition:type_name -> xmtp.mls.message_contents.MetadataPolicy.AndCondition
-	41, // 35: xmtp.mls.message_contents.MetadataPolicy.any_condition:type_name -> xmtp.mls.message_contents.MetadataPolicy.AnyCondition
-	7,  // 36: xmtp.mls.message_contents.PermissionsUpdatePolicy.base:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.PermissionsBasePolicy
-	42, // 37: xmtp.mls.message_contents.PermissionsUpdatePolicy.and_condition:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition
-	43, // 38: xmtp.mls.message_contents.PermissionsUpdatePolicy.any_condition:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition
+	16, // 14: xmtp.mls.message_contents.GroupMetadataV1.dm_members:type_name -> xmtp.mls.message_contents.DmMembers
+	17, // 15: xmtp.mls.message_contents.GroupMetadataV1.oneshot_message:type_name -> xmtp.mls.message_contents.OneshotMessage
+	15, // 16: xmtp.mls.message_contents.DmMembers.dm_member_one:type_name -> xmtp.mls.message_contents.Inbox
+	15, // 17: xmtp.mls.message_contents.DmMembers.dm_member_two:type_name -> xmtp.mls.message_contents.Inbox
+	18, // 18: xmtp.mls.message_contents.OneshotMessage.readd_request:type_name -> xmtp.mls.message_contents.ReaddRequest
+	38, // 19: xmtp.mls.message_contents.GroupMutableMetadataV1.attributes:type_name -> xmtp.mls.message_contents.GroupMutableMetadataV1.AttributesEntry
+	20, // 20: xmtp.mls.message_contents.GroupMutableMetadataV1.admin_list:type_name -> xmtp.mls.message_contents.Inboxes
+	20, // 21: xmtp.mls.message_contents.GroupMutableMetadataV1.super_admin_list:type_name -> xmtp.mls.message_contents.Inboxes
+	39, // 22: xmtp.mls.message_contents.GroupMembership.members:type_name -> xmtp.mls.message_contents.GroupMembership.MembersEntry
+	23, // 23: xmtp.mls.message_contents.GroupMutablePermissionsV1.policies:type_name -> xmtp.mls.message_contents.PolicySet
+	24, // 24: xmtp.mls.message_contents.PolicySet.add_member_policy:type_name -> xmtp.mls.message_contents.MembershipPolicy
+	24, // 25: xmtp.mls.message_contents.PolicySet.remove_member_policy:type_name -> xmtp.mls.message_contents.MembershipPolicy
+	40, // 26: xmtp.mls.message_contents.PolicySet.update_metadata_policy:type_name -> xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry
+	26, // 27: xmtp.mls.message_contents.PolicySet.add_admin_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
+	26, // 28: xmtp.mls.message_contents.PolicySet.remove_admin_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
+	26, // 29: xmtp.mls.message_contents.PolicySet.update_permissions_policy:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
+	6,  // 30: xmtp.mls.message_contents.MembershipPolicy.base:type_name -> xmtp.mls.message_contents.MembershipPolicy.BasePolicy
+	41, // 31: xmtp.mls.message_contents.MembershipPolicy.and_condition:type_name -> xmtp.mls.message_contents.MembershipPolicy.AndCondition
+	42, // 32: xmtp.mls.message_contents.MembershipPolicy.any_condition:type_name -> xmtp.mls.message_contents.MembershipPolicy.AnyCondition
+	7,  // 33: xmtp.mls.message_contents.MetadataPolicy.base:type_name -> xmtp.mls.message_contents.MetadataPolicy.MetadataBasePolicy
+	43, // 34: xmtp.mls.message_contents.MetadataPolicy.and_condition:type_name -> xmtp.mls.message_contents.MetadataPolicy.AndCondition
+	44, // 35: xmtp.mls.message_contents.MetadataPolicy.any_condition:type_name -> xmtp.mls.message_contents.MetadataPolicy.AnyCondition
+	8,  // 36: xmtp.mls.message_contents.PermissionsUpdatePolicy.base:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.PermissionsBasePolicy
+	45, // 37: xmtp.mls.message_contents.PermissionsUpdatePolicy.and_condition:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition
+	46, // 38: xmtp.mls.message_contents.PermissionsUpdatePolicy.any_condition:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition
 	2,  // 39: xmtp.mls.message_contents.WelcomeWrapperEncryption.algorithm:type_name -> xmtp.mls.message_contents.WelcomeWrapperAlgorithm
 	4,  // 40: xmtp.mls.message_contents.WelcomePointeeEncryptionAeadTypesExtension.supported_aead_types:type_name -> xmtp.mls.message_contents.WelcomePointeeEncryptionAeadType
-	44, // 41: xmtp.mls.message_contents.WelcomePointer.welcome_v1_pointer:type_name -> xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer
-	24, // 42: xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry.value:type_name -> xmtp.mls.message_contents.MetadataPolicy
-	23, // 43: xmtp.mls.message_contents.MembershipPolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.MembershipPolicy
-	23, // 44: xmtp.mls.message_contents.MembershipPolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.MembershipPolicy
-	24, // 45: xmtp.mls.message_contents.MetadataPolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.MetadataPolicy
-	24, // 46: xmtp.mls.message_contents.MetadataPolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.MetadataPolicy
-	25, // 47: xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
-	25, // 48: xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
-	4,  // 49: xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer.aead_type:type_name -> xmtp.mls.message_contents.WelcomePointeeEncryptionAeadType
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	47, // 41: xmtp.mls.message_contents.WelcomePointer.welcome_v1_pointer:type_name -> xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer
+	48, // 42: xmtp.mls.message_contents.CommitLogEntry.signature:type_name -> xmtp.identity.associations.RecoverableEd25519Signature
+	5,  // 43: xmtp.mls.message_contents.PlaintextCommitLogEntry.commit_result:type_name -> xmtp.mls.message_contents.CommitResult
+	25, // 44: xmtp.mls.message_contents.PolicySet.UpdateMetadataPolicyEntry.value:type_name -> xmtp.mls.message_contents.MetadataPolicy
+	24, // 45: xmtp.mls.message_contents.MembershipPolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.MembershipPolicy
+	24, // 46: xmtp.mls.message_contents.MembershipPolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.MembershipPolicy
+	25, // 47: xmtp.mls.message_contents.MetadataPolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.MetadataPolicy
+	25, // 48: xmtp.mls.message_contents.MetadataPolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.MetadataPolicy
+	26, // 49: xmtp.mls.message_contents.PermissionsUpdatePolicy.AndCondition.policies:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
+	26, // 50: xmtp.mls.message_contents.PermissionsUpdatePolicy.AnyCondition.policies:type_name -> xmtp.mls.message_contents.PermissionsUpdatePolicy
+	4,  // 51: xmtp.mls.message_contents.WelcomePointer.WelcomeV1Pointer.aead_type:type_name -> xmtp.mls.message_contents.WelcomePointeeEncryptionAeadType
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_contents_contents_proto_init() }
@@ -2801,17 +3027,17 @@ func file_contents_contents_proto_init() {
 	file_contents_contents_proto_msgTypes[20].OneofWrappers = []any{
 		(*WelcomePointer_WelcomeV1Pointer_)(nil),
 	}
-	file_contents_contents_proto_msgTypes[23].OneofWrappers = []any{
+	file_contents_contents_proto_msgTypes[25].OneofWrappers = []any{
 		(*PlaintextEnvelope_V2_Content)(nil),
 	}
-	file_contents_contents_proto_msgTypes[26].OneofWrappers = []any{}
+	file_contents_contents_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_contents_contents_proto_rawDesc), len(file_contents_contents_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   37,
+			NumEnums:      9,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -280,6 +280,162 @@ func (x *GetInboxIdsResponse) GetResponses() []*GetInboxIdsResponse_Response {
 	return nil
 }
 
+type VerifySmartContractWalletSignatureRequestSignature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccountId     string                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"` // CAIP-10: eip155:<chain>:<address>
+	BlockNumber   *uint64                `protobuf:"varint,2,opt,name=block_number,json=blockNumber,proto3,oneof" json:"block_number,omitempty"`
+	Signature     []byte                 `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) Reset() {
+	*x = VerifySmartContractWalletSignatureRequestSignature{}
+	mi := &file_identityapi_identityapi_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySmartContractWalletSignatureRequestSignature) ProtoMessage() {}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_identityapi_identityapi_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySmartContractWalletSignatureRequestSignature.ProtoReflect.Descriptor instead.
+func (*VerifySmartContractWalletSignatureRequestSignature) Descriptor() ([]byte, []int) {
+	return file_identityapi_identityapi_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) GetBlockNumber() uint64 {
+	if x != nil && x.BlockNumber != nil {
+		return *x.BlockNumber
+	}
+	return 0
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *VerifySmartContractWalletSignatureRequestSignature) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type VerifySmartContractWalletSignaturesRequest struct {
+	state         protoimpl.MessageState                                `protogen:"open.v1"`
+	Signatures    []*VerifySmartContractWalletSignatureRequestSignature `protobuf:"bytes,1,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySmartContractWalletSignaturesRequest) Reset() {
+	*x = VerifySmartContractWalletSignaturesRequest{}
+	mi := &file_identityapi_identityapi_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySmartContractWalletSignaturesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySmartContractWalletSignaturesRequest) ProtoMessage() {}
+
+func (x *VerifySmartContractWalletSignaturesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_identityapi_identityapi_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySmartContractWalletSignaturesRequest.ProtoReflect.Descriptor instead.
+func (*VerifySmartContractWalletSignaturesRequest) Descriptor() ([]byte, []int) {
+	return file_identityapi_identityapi_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VerifySmartContractWalletSignaturesRequest) GetSignatures() []*VerifySmartContractWalletSignatureRequestSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+type VerifySmartContractWalletSignaturesResponse struct {
+	state         protoimpl.MessageState                                            `protogen:"open.v1"`
+	Responses     []*VerifySmartContractWalletSignaturesResponse_ValidationResponse `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"` // one for each signature, in the request's order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse) Reset() {
+	*x = VerifySmartContractWalletSignaturesResponse{}
+	mi := &file_identityapi_identityapi_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySmartContractWalletSignaturesResponse) ProtoMessage() {}
+
+func (x *VerifySmartContractWalletSignaturesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_identityapi_identityapi_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySmartContractWalletSignaturesResponse.ProtoReflect.Descriptor instead.
+func (*VerifySmartContractWalletSignaturesResponse) Descriptor() ([]byte, []int) {
+	return file_identityapi_identityapi_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse) GetResponses() []*VerifySmartContractWalletSignaturesResponse_ValidationResponse {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
 type GetIdentityUpdatesRequest_Request struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	InboxId       string                 `protobuf:"bytes,1,opt,name=inbox_id,json=inboxId,proto3" json:"inbox_id,omitempty"`
@@ -290,7 +446,7 @@ type GetIdentityUpdatesRequest_Request struct {
 
 func (x *GetIdentityUpdatesRequest_Request) Reset() {
 	*x = GetIdentityUpdatesRequest_Request{}
-	mi := &file_identityapi_identityapi_proto_msgTypes[6]
+	mi := &file_identityapi_identityapi_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +458,7 @@ func (x *GetIdentityUpdatesRequest_Request) String() string {
 func (*GetIdentityUpdatesRequest_Request) ProtoMessage() {}
 
 func (x *GetIdentityUpdatesRequest_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_identityapi_identityapi_proto_msgTypes[6]
+	mi := &file_identityapi_identityapi_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +499,7 @@ type GetIdentityUpdatesResponse_IdentityUpdateLog struct {
 
 func (x *GetIdentityUpdatesResponse_IdentityUpdateLog) Reset() {
 	*x = GetIdentityUpdatesResponse_IdentityUpdateLog{}
-	mi := &file_identityapi_identityapi_proto_msgTypes[7]
+	mi := &file_identityapi_identityapi_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +511,7 @@ func (x *GetIdentityUpdatesResponse_IdentityUpdateLog) String() string {
 func (*GetIdentityUpdatesResponse_IdentityUpdateLog) ProtoMessage() {}
 
 func (x *GetIdentityUpdatesResponse_IdentityUpdateLog) ProtoReflect() protoreflect.Message {
-	mi := &file_identityapi_identityapi_proto_msgTypes[7]
+	mi := &file_identityapi_identityapi_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +558,7 @@ type GetIdentityUpdatesResponse_Response struct {
 
 func (x *GetIdentityUpdatesResponse_Response) Reset() {
 	*x = GetIdentityUpdatesResponse_Response{}
-	mi := &file_identityapi_identityapi_proto_msgTypes[8]
+	mi := &file_identityapi_identityapi_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +570,7 @@ func (x *GetIdentityUpdatesResponse_Response) String() string {
 func (*GetIdentityUpdatesResponse_Response) ProtoMessage() {}
 
 func (x *GetIdentityUpdatesResponse_Response) ProtoReflect() protoreflect.Message {
-	mi := &file_identityapi_identityapi_proto_msgTypes[8]
+	mi := &file_identityapi_identityapi_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +610,7 @@ type GetInboxIdsRequest_Request struct {
 
 func (x *GetInboxIdsRequest_Request) Reset() {
 	*x = GetInboxIdsRequest_Request{}
-	mi := &file_identityapi_identityapi_proto_msgTypes[9]
+	mi := &file_identityapi_identityapi_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +622,7 @@ func (x *GetInboxIdsRequest_Request) String() string {
 func (*GetInboxIdsRequest_Request) ProtoMessage() {}
 
 func (x *GetInboxIdsRequest_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_identityapi_identityapi_proto_msgTypes[9]
+	mi := &file_identityapi_identityapi_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +663,7 @@ type GetInboxIdsResponse_Response struct {
 
 func (x *GetInboxIdsResponse_Response) Reset() {
 	*x = GetInboxIdsResponse_Response{}
-	mi := &file_identityapi_identityapi_proto_msgTypes[10]
+	mi := &file_identityapi_identityapi_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +675,7 @@ func (x *GetInboxIdsResponse_Response) String() string {
 func (*GetInboxIdsResponse_Response) ProtoMessage() {}
 
 func (x *GetInboxIdsResponse_Response) ProtoReflect() protoreflect.Message {
-	mi := &file_identityapi_identityapi_proto_msgTypes[10]
+	mi := &file_identityapi_identityapi_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,6 +710,66 @@ func (x *GetInboxIdsResponse_Response) GetIdentifierKind() associations.Identifi
 		return x.IdentifierKind
 	}
 	return associations.IdentifierKind(0)
+}
+
+type VerifySmartContractWalletSignaturesResponse_ValidationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IsValid       bool                   `protobuf:"varint,1,opt,name=is_valid,json=isValid,proto3" json:"is_valid,omitempty"`
+	BlockNumber   *uint64                `protobuf:"varint,2,opt,name=block_number,json=blockNumber,proto3,oneof" json:"block_number,omitempty"`
+	Error         *string                `protobuf:"bytes,3,opt,name=error,proto3,oneof" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) Reset() {
+	*x = VerifySmartContractWalletSignaturesResponse_ValidationResponse{}
+	mi := &file_identityapi_identityapi_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySmartContractWalletSignaturesResponse_ValidationResponse) ProtoMessage() {}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_identityapi_identityapi_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySmartContractWalletSignaturesResponse_ValidationResponse.ProtoReflect.Descriptor instead.
+func (*VerifySmartContractWalletSignaturesResponse_ValidationResponse) Descriptor() ([]byte, []int) {
+	return file_identityapi_identityapi_proto_rawDescGZIP(), []int{8, 0}
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) GetIsValid() bool {
+	if x != nil {
+		return x.IsValid
+	}
+	return false
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) GetBlockNumber() uint64 {
+	if x != nil && x.BlockNumber != nil {
+		return *x.BlockNumber
+	}
+	return 0
+}
+
+func (x *VerifySmartContractWalletSignaturesResponse_ValidationResponse) GetError() string {
+	if x != nil && x.Error != nil {
+		return *x.Error
+	}
+	return ""
 }
 
 var File_identityapi_identityapi_proto protoreflect.FileDescriptor
@@ -595,7 +811,31 @@ const file_identityapi_identityapi_proto_rawDesc = "" +
 	"identifier\x12\x1e\n" +
 	"\binbox_id\x18\x02 \x01(\tH\x00R\ainboxId\x88\x01\x01\x12S\n" +
 	"\x0fidentifier_kind\x18\x03 \x01(\x0e2*.xmtp.identity.associations.IdentifierKindR\x0eidentifierKindB\v\n" +
-	"\t_inbox_idB5Z3github.com/conclave-chat/conclave/proto/identityapib\x06proto3"
+	"\t_inbox_id\"\xbe\x01\n" +
+	"2VerifySmartContractWalletSignatureRequestSignature\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tR\taccountId\x12&\n" +
+	"\fblock_number\x18\x02 \x01(\x04H\x00R\vblockNumber\x88\x01\x01\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hashB\x0f\n" +
+	"\r_block_number\"\x96\x01\n" +
+	"*VerifySmartContractWalletSignaturesRequest\x12h\n" +
+	"\n" +
+	"signatures\x18\x01 \x03(\v2H.xmtp.identity.api.v1.VerifySmartContractWalletSignatureRequestSignatureR\n" +
+	"signatures\"\xb1\x02\n" +
+	"+VerifySmartContractWalletSignaturesResponse\x12r\n" +
+	"\tresponses\x18\x01 \x03(\v2T.xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse.ValidationResponseR\tresponses\x1a\x8d\x01\n" +
+	"\x12ValidationResponse\x12\x19\n" +
+	"\bis_valid\x18\x01 \x01(\bR\aisValid\x12&\n" +
+	"\fblock_number\x18\x02 \x01(\x04H\x00R\vblockNumber\x88\x01\x01\x12\x19\n" +
+	"\x05error\x18\x03 \x01(\tH\x01R\x05error\x88\x01\x01B\x0f\n" +
+	"\r_block_numberB\b\n" +
+	"\x06_error2\x9a\x04\n" +
+	"\vIdentityApi\x12\x80\x01\n" +
+	"\x15PublishIdentityUpdate\x122.xmtp.identity.api.v1.PublishIdentityUpdateRequest\x1a3.xmtp.identity.api.v1.PublishIdentityUpdateResponse\x12w\n" +
+	"\x12GetIdentityUpdates\x12/.xmtp.identity.api.v1.GetIdentityUpdatesRequest\x1a0.xmtp.identity.api.v1.GetIdentityUpdatesResponse\x12b\n" +
+	"\vGetInboxIds\x12(.xmtp.identity.api.v1.GetInboxIdsRequest\x1a).xmtp.identity.api.v1.GetInboxIdsResponse\x12\xaa\x01\n" +
+	"#VerifySmartContractWalletSignatures\x12@.xmtp.identity.api.v1.VerifySmartContractWalletSignaturesRequest\x1aA.xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponseB5Z3github.com/conclave-chat/conclave/proto/identityapib\x06proto3"
 
 var (
 	file_identityapi_identityapi_proto_rawDescOnce sync.Once
@@ -609,37 +849,51 @@ func file_identityapi_identityapi_proto_rawDescGZIP() []byte {
 	return file_identityapi_identityapi_proto_rawDescData
 }
 
-var file_identityapi_identityapi_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_identityapi_identityapi_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_identityapi_identityapi_proto_goTypes = []any{
-	(*PublishIdentityUpdateRequest)(nil),                 // 0: xmtp.identity.api.v1.PublishIdentityUpdateRequest
-	(*PublishIdentityUpdateResponse)(nil),                // 1: xmtp.identity.api.v1.PublishIdentityUpdateResponse
-	(*GetIdentityUpdatesRequest)(nil),                    // 2: xmtp.identity.api.v1.GetIdentityUpdatesRequest
-	(*GetIdentityUpdatesResponse)(nil),                   // 3: xmtp.identity.api.v1.GetIdentityUpdatesResponse
-	(*GetInboxIdsRequest)(nil),                           // 4: xmtp.identity.api.v1.GetInboxIdsRequest
-	(*GetInboxIdsResponse)(nil),                          // 5: xmtp.identity.api.v1.GetInboxIdsResponse
-	(*GetIdentityUpdatesRequest_Request)(nil),            // 6: xmtp.identity.api.v1.GetIdentityUpdatesRequest.Request
-	(*GetIdentityUpdatesResponse_IdentityUpdateLog)(nil), // 7: xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog
-	(*GetIdentityUpdatesResponse_Response)(nil),          // 8: xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response
-	(*GetInboxIdsRequest_Request)(nil),                   // 9: xmtp.identity.api.v1.GetInboxIdsRequest.Request
-	(*GetInboxIdsResponse_Response)(nil),                 // 10: xmtp.identity.api.v1.GetInboxIdsResponse.Response
-	(*associations.IdentityUpdate)(nil),                  // 11: xmtp.identity.associations.IdentityUpdate
-	(associations.IdentifierKind)(0),                     // 12: xmtp.identity.associations.IdentifierKind
+	(*PublishIdentityUpdateRequest)(nil),                                   // 0: xmtp.identity.api.v1.PublishIdentityUpdateRequest
+	(*PublishIdentityUpdateResponse)(nil),                                  // 1: xmtp.identity.api.v1.PublishIdentityUpdateResponse
+	(*GetIdentityUpdatesRequest)(nil),                                      // 2: xmtp.identity.api.v1.GetIdentityUpdatesRequest
+	(*GetIdentityUpdatesResponse)(nil),                                     // 3: xmtp.identity.api.v1.GetIdentityUpdatesResponse
+	(*GetInboxIdsRequest)(nil),                                             // 4: xmtp.identity.api.v1.GetInboxIdsRequest
+	(*GetInboxIdsResponse)(nil),                                            // 5: xmtp.identity.api.v1.GetInboxIdsResponse
+	(*VerifySmartContractWalletSignatureRequestSignature)(nil),             // 6: xmtp.identity.api.v1.VerifySmartContractWalletSignatureRequestSignature
+	(*VerifySmartContractWalletSignaturesRequest)(nil),                     // 7: xmtp.identity.api.v1.VerifySmartContractWalletSignaturesRequest
+	(*VerifySmartContractWalletSignaturesResponse)(nil),                    // 8: xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse
+	(*GetIdentityUpdatesRequest_Request)(nil),                              // 9: xmtp.identity.api.v1.GetIdentityUpdatesRequest.Request
+	(*GetIdentityUpdatesResponse_IdentityUpdateLog)(nil),                   // 10: xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog
+	(*GetIdentityUpdatesResponse_Response)(nil),                            // 11: xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response
+	(*GetInboxIdsRequest_Request)(nil),                                     // 12: xmtp.identity.api.v1.GetInboxIdsRequest.Request
+	(*GetInboxIdsResponse_Response)(nil),                                   // 13: xmtp.identity.api.v1.GetInboxIdsResponse.Response
+	(*VerifySmartContractWalletSignaturesResponse_ValidationResponse)(nil), // 14: xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse.ValidationResponse
+	(*associations.IdentityUpdate)(nil),                                    // 15: xmtp.identity.associations.IdentityUpdate
+	(associations.IdentifierKind)(0),                                       // 16: xmtp.identity.associations.IdentifierKind
 }
 var file_identityapi_identityapi_proto_depIdxs = []int32{
-	11, // 0: xmtp.identity.api.v1.PublishIdentityUpdateRequest.identity_update:type_name -> xmtp.identity.associations.IdentityUpdate
-	6,  // 1: xmtp.identity.api.v1.GetIdentityUpdatesRequest.requests:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesRequest.Request
-	8,  // 2: xmtp.identity.api.v1.GetIdentityUpdatesResponse.responses:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response
-	9,  // 3: xmtp.identity.api.v1.GetInboxIdsRequest.requests:type_name -> xmtp.identity.api.v1.GetInboxIdsRequest.Request
-	10, // 4: xmtp.identity.api.v1.GetInboxIdsResponse.responses:type_name -> xmtp.identity.api.v1.GetInboxIdsResponse.Response
-	11, // 5: xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog.update:type_name -> xmtp.identity.associations.IdentityUpdate
-	7,  // 6: xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response.updates:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog
-	12, // 7: xmtp.identity.api.v1.GetInboxIdsRequest.Request.identifier_kind:type_name -> xmtp.identity.associations.IdentifierKind
-	12, // 8: xmtp.identity.api.v1.GetInboxIdsResponse.Response.identifier_kind:type_name -> xmtp.identity.associations.IdentifierKind
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 0: xmtp.identity.api.v1.PublishIdentityUpdateRequest.identity_update:type_name -> xmtp.identity.associations.IdentityUpdate
+	9,  // 1: xmtp.identity.api.v1.GetIdentityUpdatesRequest.requests:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesRequest.Request
+	11, // 2: xmtp.identity.api.v1.GetIdentityUpdatesResponse.responses:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response
+	12, // 3: xmtp.identity.api.v1.GetInboxIdsRequest.requests:type_name -> xmtp.identity.api.v1.GetInboxIdsRequest.Request
+	13, // 4: xmtp.identity.api.v1.GetInboxIdsResponse.responses:type_name -> xmtp.identity.api.v1.GetInboxIdsResponse.Response
+	6,  // 5: xmtp.identity.api.v1.VerifySmartContractWalletSignaturesRequest.signatures:type_name -> xmtp.identity.api.v1.VerifySmartContractWalletSignatureRequestSignature
+	14, // 6: xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse.responses:type_name -> xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse.ValidationResponse
+	15, // 7: xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog.update:type_name -> xmtp.identity.associations.IdentityUpdate
+	10, // 8: xmtp.identity.api.v1.GetIdentityUpdatesResponse.Response.updates:type_name -> xmtp.identity.api.v1.GetIdentityUpdatesResponse.IdentityUpdateLog
+	16, // 9: xmtp.identity.api.v1.GetInboxIdsRequest.Request.identifier_kind:type_name -> xmtp.identity.associations.IdentifierKind
+	16, // 10: xmtp.identity.api.v1.GetInboxIdsResponse.Response.identifier_kind:type_name -> xmtp.identity.associations.IdentifierKind
+	0,  // 11: xmtp.identity.api.v1.IdentityApi.PublishIdentityUpdate:input_type -> xmtp.identity.api.v1.PublishIdentityUpdateRequest
+	2,  // 12: xmtp.identity.api.v1.IdentityApi.GetIdentityUpdates:input_type -> xmtp.identity.api.v1.GetIdentityUpdatesRequest
+	4,  // 13: xmtp.identity.api.v1.IdentityApi.GetInboxIds:input_type -> xmtp.identity.api.v1.GetInboxIdsRequest
+	7,  // 14: xmtp.identity.api.v1.IdentityApi.VerifySmartContractWalletSignatures:input_type -> xmtp.identity.api.v1.VerifySmartContractWalletSignaturesRequest
+	1,  // 15: xmtp.identity.api.v1.IdentityApi.PublishIdentityUpdate:output_type -> xmtp.identity.api.v1.PublishIdentityUpdateResponse
+	3,  // 16: xmtp.identity.api.v1.IdentityApi.GetIdentityUpdates:output_type -> xmtp.identity.api.v1.GetIdentityUpdatesResponse
+	5,  // 17: xmtp.identity.api.v1.IdentityApi.GetInboxIds:output_type -> xmtp.identity.api.v1.GetInboxIdsResponse
+	8,  // 18: xmtp.identity.api.v1.IdentityApi.VerifySmartContractWalletSignatures:output_type -> xmtp.identity.api.v1.VerifySmartContractWalletSignaturesResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_identityapi_identityapi_proto_init() }
@@ -647,16 +901,18 @@ func file_identityapi_identityapi_proto_init() {
 	if File_identityapi_identityapi_proto != nil {
 		return
 	}
-	file_identityapi_identityapi_proto_msgTypes[10].OneofWrappers = []any{}
+	file_identityapi_identityapi_proto_msgTypes[6].OneofWrappers = []any{}
+	file_identityapi_identityapi_proto_msgTypes[13].OneofWrappers = []any{}
+	file_identityapi_identityapi_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_identityapi_identityapi_proto_rawDesc), len(file_identityapi_identityapi_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_identityapi_identityapi_proto_goTypes,
 		DependencyIndexes: file_identityapi_identityapi_proto_depIdxs,

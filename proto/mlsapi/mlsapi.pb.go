@@ -9,9 +9,11 @@
 package mlsapi
 
 import (
+	associations "github.com/conclave-chat/conclave/proto/associations"
 	contents "github.com/conclave-chat/conclave/proto/contents"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	emptypb "google.golang.org/protobuf/types/known/emptypb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +25,55 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type SortDirection int32
+
+const (
+	SortDirection_SORT_DIRECTION_UNSPECIFIED SortDirection = 0 // read as DESCENDING
+	SortDirection_SORT_DIRECTION_ASCENDING   SortDirection = 1
+	SortDirection_SORT_DIRECTION_DESCENDING  SortDirection = 2
+)
+
+// Enum value maps for SortDirection.
+var (
+	SortDirection_name = map[int32]string{
+		0: "SORT_DIRECTION_UNSPECIFIED",
+		1: "SORT_DIRECTION_ASCENDING",
+		2: "SORT_DIRECTION_DESCENDING",
+	}
+	SortDirection_value = map[string]int32{
+		"SORT_DIRECTION_UNSPECIFIED": 0,
+		"SORT_DIRECTION_ASCENDING":   1,
+		"SORT_DIRECTION_DESCENDING":  2,
+	}
+)
+
+func (x SortDirection) Enum() *SortDirection {
+	p := new(SortDirection)
+	*p = x
+	return p
+}
+
+func (x SortDirection) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SortDirection) Descriptor() protoreflect.EnumDescriptor {
+	return file_mlsapi_mlsapi_proto_enumTypes[0].Descriptor()
+}
+
+func (SortDirection) Type() protoreflect.EnumType {
+	return &file_mlsapi_mlsapi_proto_enumTypes[0]
+}
+
+func (x SortDirection) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SortDirection.Descriptor instead.
+func (SortDirection) EnumDescriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{0}
+}
 
 type GroupMessageInput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -504,6 +555,947 @@ func (x *FetchKeyPackagesResponse) GetKeyPackages() []*FetchKeyPackagesResponse_
 	return nil
 }
 
+type SendGroupMessagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*GroupMessageInput   `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendGroupMessagesRequest) Reset() {
+	*x = SendGroupMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendGroupMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendGroupMessagesRequest) ProtoMessage() {}
+
+func (x *SendGroupMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendGroupMessagesRequest.ProtoReflect.Descriptor instead.
+func (*SendGroupMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SendGroupMessagesRequest) GetMessages() []*GroupMessageInput {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type SendWelcomeMessagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*WelcomeMessageInput `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendWelcomeMessagesRequest) Reset() {
+	*x = SendWelcomeMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendWelcomeMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendWelcomeMessagesRequest) ProtoMessage() {}
+
+func (x *SendWelcomeMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendWelcomeMessagesRequest.ProtoReflect.Descriptor instead.
+func (*SendWelcomeMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SendWelcomeMessagesRequest) GetMessages() []*WelcomeMessageInput {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// The older name of UploadKeyPackage.
+type RegisterInstallationRequest struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	KeyPackage          *KeyPackageUpload      `protobuf:"bytes,1,opt,name=key_package,json=keyPackage,proto3" json:"key_package,omitempty"`
+	IsInboxIdCredential bool                   `protobuf:"varint,2,opt,name=is_inbox_id_credential,json=isInboxIdCredential,proto3" json:"is_inbox_id_credential,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *RegisterInstallationRequest) Reset() {
+	*x = RegisterInstallationRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstallationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstallationRequest) ProtoMessage() {}
+
+func (x *RegisterInstallationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstallationRequest.ProtoReflect.Descriptor instead.
+func (*RegisterInstallationRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RegisterInstallationRequest) GetKeyPackage() *KeyPackageUpload {
+	if x != nil {
+		return x.KeyPackage
+	}
+	return nil
+}
+
+func (x *RegisterInstallationRequest) GetIsInboxIdCredential() bool {
+	if x != nil {
+		return x.IsInboxIdCredential
+	}
+	return false
+}
+
+type RegisterInstallationResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	InstallationKey []byte                 `protobuf:"bytes,1,opt,name=installation_key,json=installationKey,proto3" json:"installation_key,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RegisterInstallationResponse) Reset() {
+	*x = RegisterInstallationResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstallationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstallationResponse) ProtoMessage() {}
+
+func (x *RegisterInstallationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstallationResponse.ProtoReflect.Descriptor instead.
+func (*RegisterInstallationResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RegisterInstallationResponse) GetInstallationKey() []byte {
+	if x != nil {
+		return x.InstallationKey
+	}
+	return nil
+}
+
+type PagingInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Direction     SortDirection          `protobuf:"varint,1,opt,name=direction,proto3,enum=xmtp.mls.api.v1.SortDirection" json:"direction,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	IdCursor      uint64                 `protobuf:"varint,3,opt,name=id_cursor,json=idCursor,proto3" json:"id_cursor,omitempty"` // exclusive; 0 = none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PagingInfo) Reset() {
+	*x = PagingInfo{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PagingInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PagingInfo) ProtoMessage() {}
+
+func (x *PagingInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PagingInfo.ProtoReflect.Descriptor instead.
+func (*PagingInfo) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PagingInfo) GetDirection() SortDirection {
+	if x != nil {
+		return x.Direction
+	}
+	return SortDirection_SORT_DIRECTION_UNSPECIFIED
+}
+
+func (x *PagingInfo) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *PagingInfo) GetIdCursor() uint64 {
+	if x != nil {
+		return x.IdCursor
+	}
+	return 0
+}
+
+type QueryGroupMessagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupId       []byte                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	PagingInfo    *PagingInfo            `protobuf:"bytes,2,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryGroupMessagesRequest) Reset() {
+	*x = QueryGroupMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryGroupMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryGroupMessagesRequest) ProtoMessage() {}
+
+func (x *QueryGroupMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryGroupMessagesRequest.ProtoReflect.Descriptor instead.
+func (*QueryGroupMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *QueryGroupMessagesRequest) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *QueryGroupMessagesRequest) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type QueryGroupMessagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*GroupMessage        `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	PagingInfo    *PagingInfo            `protobuf:"bytes,2,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryGroupMessagesResponse) Reset() {
+	*x = QueryGroupMessagesResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryGroupMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryGroupMessagesResponse) ProtoMessage() {}
+
+func (x *QueryGroupMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryGroupMessagesResponse.ProtoReflect.Descriptor instead.
+func (*QueryGroupMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *QueryGroupMessagesResponse) GetMessages() []*GroupMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *QueryGroupMessagesResponse) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type QueryWelcomeMessagesRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	InstallationKey []byte                 `protobuf:"bytes,1,opt,name=installation_key,json=installationKey,proto3" json:"installation_key,omitempty"`
+	PagingInfo      *PagingInfo            `protobuf:"bytes,2,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *QueryWelcomeMessagesRequest) Reset() {
+	*x = QueryWelcomeMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryWelcomeMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryWelcomeMessagesRequest) ProtoMessage() {}
+
+func (x *QueryWelcomeMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryWelcomeMessagesRequest.ProtoReflect.Descriptor instead.
+func (*QueryWelcomeMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *QueryWelcomeMessagesRequest) GetInstallationKey() []byte {
+	if x != nil {
+		return x.InstallationKey
+	}
+	return nil
+}
+
+func (x *QueryWelcomeMessagesRequest) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type QueryWelcomeMessagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      []*WelcomeMessage      `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	PagingInfo    *PagingInfo            `protobuf:"bytes,2,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryWelcomeMessagesResponse) Reset() {
+	*x = QueryWelcomeMessagesResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryWelcomeMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryWelcomeMessagesResponse) ProtoMessage() {}
+
+func (x *QueryWelcomeMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryWelcomeMessagesResponse.ProtoReflect.Descriptor instead.
+func (*QueryWelcomeMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *QueryWelcomeMessagesResponse) GetMessages() []*WelcomeMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *QueryWelcomeMessagesResponse) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type SubscribeGroupMessagesRequest struct {
+	state         protoimpl.MessageState                  `protogen:"open.v1"`
+	Filters       []*SubscribeGroupMessagesRequest_Filter `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeGroupMessagesRequest) Reset() {
+	*x = SubscribeGroupMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeGroupMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeGroupMessagesRequest) ProtoMessage() {}
+
+func (x *SubscribeGroupMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeGroupMessagesRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeGroupMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SubscribeGroupMessagesRequest) GetFilters() []*SubscribeGroupMessagesRequest_Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+type SubscribeWelcomeMessagesRequest struct {
+	state         protoimpl.MessageState                    `protogen:"open.v1"`
+	Filters       []*SubscribeWelcomeMessagesRequest_Filter `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeWelcomeMessagesRequest) Reset() {
+	*x = SubscribeWelcomeMessagesRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeWelcomeMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeWelcomeMessagesRequest) ProtoMessage() {}
+
+func (x *SubscribeWelcomeMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeWelcomeMessagesRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeWelcomeMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SubscribeWelcomeMessagesRequest) GetFilters() []*SubscribeWelcomeMessagesRequest_Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+type PublishCommitLogRequest struct {
+	state                    protoimpl.MessageState                    `protogen:"open.v1"`
+	GroupId                  []byte                                    `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	SerializedCommitLogEntry []byte                                    `protobuf:"bytes,2,opt,name=serialized_commit_log_entry,json=serializedCommitLogEntry,proto3" json:"serialized_commit_log_entry,omitempty"` // a PlaintextCommitLogEntry
+	Signature                *associations.RecoverableEd25519Signature `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *PublishCommitLogRequest) Reset() {
+	*x = PublishCommitLogRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishCommitLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishCommitLogRequest) ProtoMessage() {}
+
+func (x *PublishCommitLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishCommitLogRequest.ProtoReflect.Descriptor instead.
+func (*PublishCommitLogRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PublishCommitLogRequest) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *PublishCommitLogRequest) GetSerializedCommitLogEntry() []byte {
+	if x != nil {
+		return x.SerializedCommitLogEntry
+	}
+	return nil
+}
+
+func (x *PublishCommitLogRequest) GetSignature() *associations.RecoverableEd25519Signature {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type BatchPublishCommitLogRequest struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Requests      []*PublishCommitLogRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchPublishCommitLogRequest) Reset() {
+	*x = BatchPublishCommitLogRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchPublishCommitLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchPublishCommitLogRequest) ProtoMessage() {}
+
+func (x *BatchPublishCommitLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchPublishCommitLogRequest.ProtoReflect.Descriptor instead.
+func (*BatchPublishCommitLogRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *BatchPublishCommitLogRequest) GetRequests() []*PublishCommitLogRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type QueryCommitLogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupId       []byte                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	PagingInfo    *PagingInfo            `protobuf:"bytes,2,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryCommitLogRequest) Reset() {
+	*x = QueryCommitLogRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryCommitLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryCommitLogRequest) ProtoMessage() {}
+
+func (x *QueryCommitLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryCommitLogRequest.ProtoReflect.Descriptor instead.
+func (*QueryCommitLogRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *QueryCommitLogRequest) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *QueryCommitLogRequest) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type QueryCommitLogResponse struct {
+	state            protoimpl.MessageState     `protogen:"open.v1"`
+	GroupId          []byte                     `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	CommitLogEntries []*contents.CommitLogEntry `protobuf:"bytes,2,rep,name=commit_log_entries,json=commitLogEntries,proto3" json:"commit_log_entries,omitempty"`
+	PagingInfo       *PagingInfo                `protobuf:"bytes,3,opt,name=paging_info,json=pagingInfo,proto3" json:"paging_info,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *QueryCommitLogResponse) Reset() {
+	*x = QueryCommitLogResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryCommitLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryCommitLogResponse) ProtoMessage() {}
+
+func (x *QueryCommitLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryCommitLogResponse.ProtoReflect.Descriptor instead.
+func (*QueryCommitLogResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *QueryCommitLogResponse) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *QueryCommitLogResponse) GetCommitLogEntries() []*contents.CommitLogEntry {
+	if x != nil {
+		return x.CommitLogEntries
+	}
+	return nil
+}
+
+func (x *QueryCommitLogResponse) GetPagingInfo() *PagingInfo {
+	if x != nil {
+		return x.PagingInfo
+	}
+	return nil
+}
+
+type BatchQueryCommitLogRequest struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Requests      []*QueryCommitLogRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchQueryCommitLogRequest) Reset() {
+	*x = BatchQueryCommitLogRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchQueryCommitLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchQueryCommitLogRequest) ProtoMessage() {}
+
+func (x *BatchQueryCommitLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchQueryCommitLogRequest.ProtoReflect.Descriptor instead.
+func (*BatchQueryCommitLogRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BatchQueryCommitLogRequest) GetRequests() []*QueryCommitLogRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type BatchQueryCommitLogResponse struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Responses     []*QueryCommitLogResponse `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"` // one for each request, in its order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchQueryCommitLogResponse) Reset() {
+	*x = BatchQueryCommitLogResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchQueryCommitLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchQueryCommitLogResponse) ProtoMessage() {}
+
+func (x *BatchQueryCommitLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchQueryCommitLogResponse.ProtoReflect.Descriptor instead.
+func (*BatchQueryCommitLogResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BatchQueryCommitLogResponse) GetResponses() []*QueryCommitLogResponse {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
+type GetNewestGroupMessageRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	GroupIds       [][]byte               `protobuf:"bytes,1,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	IncludeContent bool                   `protobuf:"varint,2,opt,name=include_content,json=includeContent,proto3" json:"include_content,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GetNewestGroupMessageRequest) Reset() {
+	*x = GetNewestGroupMessageRequest{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNewestGroupMessageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNewestGroupMessageRequest) ProtoMessage() {}
+
+func (x *GetNewestGroupMessageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNewestGroupMessageRequest.ProtoReflect.Descriptor instead.
+func (*GetNewestGroupMessageRequest) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetNewestGroupMessageRequest) GetGroupIds() [][]byte {
+	if x != nil {
+		return x.GroupIds
+	}
+	return nil
+}
+
+func (x *GetNewestGroupMessageRequest) GetIncludeContent() bool {
+	if x != nil {
+		return x.IncludeContent
+	}
+	return false
+}
+
+type GetNewestGroupMessageResponse struct {
+	state         protoimpl.MessageState                    `protogen:"open.v1"`
+	Responses     []*GetNewestGroupMessageResponse_Response `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"` // one for each group asked for, in the request's order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNewestGroupMessageResponse) Reset() {
+	*x = GetNewestGroupMessageResponse{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNewestGroupMessageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNewestGroupMessageResponse) ProtoMessage() {}
+
+func (x *GetNewestGroupMessageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNewestGroupMessageResponse.ProtoReflect.Descriptor instead.
+func (*GetNewestGroupMessageResponse) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetNewestGroupMessageResponse) GetResponses() []*GetNewestGroupMessageResponse_Response {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
 type GroupMessageInput_V1 struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"` // an MLSMessage
@@ -515,7 +1507,7 @@ type GroupMessageInput_V1 struct {
 
 func (x *GroupMessageInput_V1) Reset() {
 	*x = GroupMessageInput_V1{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[8]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +1519,7 @@ func (x *GroupMessageInput_V1) String() string {
 func (*GroupMessageInput_V1) ProtoMessage() {}
 
 func (x *GroupMessageInput_V1) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[8]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +1571,7 @@ type GroupMessage_V1 struct {
 
 func (x *GroupMessage_V1) Reset() {
 	*x = GroupMessage_V1{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[9]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +1583,7 @@ func (x *GroupMessage_V1) String() string {
 func (*GroupMessage_V1) ProtoMessage() {}
 
 func (x *GroupMessage_V1) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[9]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +1661,7 @@ type WelcomeMessageInput_V1 struct {
 
 func (x *WelcomeMessageInput_V1) Reset() {
 	*x = WelcomeMessageInput_V1{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[10]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +1673,7 @@ func (x *WelcomeMessageInput_V1) String() string {
 func (*WelcomeMessageInput_V1) ProtoMessage() {}
 
 func (x *WelcomeMessageInput_V1) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[10]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +1736,7 @@ type WelcomeMessageInput_WelcomePointer struct {
 
 func (x *WelcomeMessageInput_WelcomePointer) Reset() {
 	*x = WelcomeMessageInput_WelcomePointer{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[11]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +1748,7 @@ func (x *WelcomeMessageInput_WelcomePointer) String() string {
 func (*WelcomeMessageInput_WelcomePointer) ProtoMessage() {}
 
 func (x *WelcomeMessageInput_WelcomePointer) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[11]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1807,7 @@ type WelcomeMessage_V1 struct {
 
 func (x *WelcomeMessage_V1) Reset() {
 	*x = WelcomeMessage_V1{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[12]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1819,7 @@ func (x *WelcomeMessage_V1) String() string {
 func (*WelcomeMessage_V1) ProtoMessage() {}
 
 func (x *WelcomeMessage_V1) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[12]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1898,7 @@ type WelcomeMessage_WelcomePointer struct {
 
 func (x *WelcomeMessage_WelcomePointer) Reset() {
 	*x = WelcomeMessage_WelcomePointer{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[13]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1910,7 @@ func (x *WelcomeMessage_WelcomePointer) String() string {
 func (*WelcomeMessage_WelcomePointer) ProtoMessage() {}
 
 func (x *WelcomeMessage_WelcomePointer) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[13]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1977,7 @@ type FetchKeyPackagesResponse_KeyPackage struct {
 
 func (x *FetchKeyPackagesResponse_KeyPackage) Reset() {
 	*x = FetchKeyPackagesResponse_KeyPackage{}
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[14]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1989,7 @@ func (x *FetchKeyPackagesResponse_KeyPackage) String() string {
 func (*FetchKeyPackagesResponse_KeyPackage) ProtoMessage() {}
 
 func (x *FetchKeyPackagesResponse_KeyPackage) ProtoReflect() protoreflect.Message {
-	mi := &file_mlsapi_mlsapi_proto_msgTypes[14]
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,11 +2012,159 @@ func (x *FetchKeyPackagesResponse_KeyPackage) GetKeyPackageTlsSerialized() []byt
 	return nil
 }
 
+type SubscribeGroupMessagesRequest_Filter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupId       []byte                 `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	IdCursor      uint64                 `protobuf:"varint,2,opt,name=id_cursor,json=idCursor,proto3" json:"id_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeGroupMessagesRequest_Filter) Reset() {
+	*x = SubscribeGroupMessagesRequest_Filter{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeGroupMessagesRequest_Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeGroupMessagesRequest_Filter) ProtoMessage() {}
+
+func (x *SubscribeGroupMessagesRequest_Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeGroupMessagesRequest_Filter.ProtoReflect.Descriptor instead.
+func (*SubscribeGroupMessagesRequest_Filter) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{17, 0}
+}
+
+func (x *SubscribeGroupMessagesRequest_Filter) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
+}
+
+func (x *SubscribeGroupMessagesRequest_Filter) GetIdCursor() uint64 {
+	if x != nil {
+		return x.IdCursor
+	}
+	return 0
+}
+
+type SubscribeWelcomeMessagesRequest_Filter struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	InstallationKey []byte                 `protobuf:"bytes,1,opt,name=installation_key,json=installationKey,proto3" json:"installation_key,omitempty"`
+	IdCursor        uint64                 `protobuf:"varint,2,opt,name=id_cursor,json=idCursor,proto3" json:"id_cursor,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SubscribeWelcomeMessagesRequest_Filter) Reset() {
+	*x = SubscribeWelcomeMessagesRequest_Filter{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeWelcomeMessagesRequest_Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeWelcomeMessagesRequest_Filter) ProtoMessage() {}
+
+func (x *SubscribeWelcomeMessagesRequest_Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeWelcomeMessagesRequest_Filter.ProtoReflect.Descriptor instead.
+func (*SubscribeWelcomeMessagesRequest_Filter) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{18, 0}
+}
+
+func (x *SubscribeWelcomeMessagesRequest_Filter) GetInstallationKey() []byte {
+	if x != nil {
+		return x.InstallationKey
+	}
+	return nil
+}
+
+func (x *SubscribeWelcomeMessagesRequest_Filter) GetIdCursor() uint64 {
+	if x != nil {
+		return x.IdCursor
+	}
+	return 0
+}
+
+type GetNewestGroupMessageResponse_Response struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GroupMessage  *GroupMessage          `protobuf:"bytes,1,opt,name=group_message,json=groupMessage,proto3,oneof" json:"group_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNewestGroupMessageResponse_Response) Reset() {
+	*x = GetNewestGroupMessageResponse_Response{}
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNewestGroupMessageResponse_Response) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNewestGroupMessageResponse_Response) ProtoMessage() {}
+
+func (x *GetNewestGroupMessageResponse_Response) ProtoReflect() protoreflect.Message {
+	mi := &file_mlsapi_mlsapi_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNewestGroupMessageResponse_Response.ProtoReflect.Descriptor instead.
+func (*GetNewestGroupMessageResponse_Response) Descriptor() ([]byte, []int) {
+	return file_mlsapi_mlsapi_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *GetNewestGroupMessageResponse_Response) GetGroupMessage() *GroupMessage {
+	if x != nil {
+		return x.GroupMessage
+	}
+	return nil
+}
+
 var File_mlsapi_mlsapi_proto protoreflect.FileDescriptor
 
 const file_mlsapi_mlsapi_proto_rawDesc = "" +
 	"\n" +
-	"\x13mlsapi/mlsapi.proto\x12\x0fxmtp.mls.api.v1\x1a\x17contents/contents.proto\"\xb3\x01\n" +
+	"\x13mlsapi/mlsapi.proto\x12\x0fxmtp.mls.api.v1\x1a\x1fassociations/associations.proto\x1a\x17contents/contents.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xb3\x01\n" +
 	"\x11GroupMessageInput\x127\n" +
 	"\x02v1\x18\x01 \x01(\v2%.xmtp.mls.api.v1.GroupMessageInput.V1H\x00R\x02v1\x1aZ\n" +
 	"\x02V1\x12\x12\n" +
@@ -1096,7 +2236,92 @@ const file_mlsapi_mlsapi_proto_rawDesc = "" +
 	"\fkey_packages\x18\x01 \x03(\v24.xmtp.mls.api.v1.FetchKeyPackagesResponse.KeyPackageR\vkeyPackages\x1aI\n" +
 	"\n" +
 	"KeyPackage\x12;\n" +
-	"\x1akey_package_tls_serialized\x18\x01 \x01(\fR\x17keyPackageTlsSerializedB0Z.github.com/conclave-chat/conclave/proto/mlsapib\x06proto3"
+	"\x1akey_package_tls_serialized\x18\x01 \x01(\fR\x17keyPackageTlsSerialized\"Z\n" +
+	"\x18SendGroupMessagesRequest\x12>\n" +
+	"\bmessages\x18\x01 \x03(\v2\".xmtp.mls.api.v1.GroupMessageInputR\bmessages\"^\n" +
+	"\x1aSendWelcomeMessagesRequest\x12@\n" +
+	"\bmessages\x18\x01 \x03(\v2$.xmtp.mls.api.v1.WelcomeMessageInputR\bmessages\"\x96\x01\n" +
+	"\x1bRegisterInstallationRequest\x12B\n" +
+	"\vkey_package\x18\x01 \x01(\v2!.xmtp.mls.api.v1.KeyPackageUploadR\n" +
+	"keyPackage\x123\n" +
+	"\x16is_inbox_id_credential\x18\x02 \x01(\bR\x13isInboxIdCredential\"I\n" +
+	"\x1cRegisterInstallationResponse\x12)\n" +
+	"\x10installation_key\x18\x01 \x01(\fR\x0finstallationKey\"}\n" +
+	"\n" +
+	"PagingInfo\x12<\n" +
+	"\tdirection\x18\x01 \x01(\x0e2\x1e.xmtp.mls.api.v1.SortDirectionR\tdirection\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x1b\n" +
+	"\tid_cursor\x18\x03 \x01(\x04R\bidCursor\"t\n" +
+	"\x19QueryGroupMessagesRequest\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12<\n" +
+	"\vpaging_info\x18\x02 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"\x95\x01\n" +
+	"\x1aQueryGroupMessagesResponse\x129\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1d.xmtp.mls.api.v1.GroupMessageR\bmessages\x12<\n" +
+	"\vpaging_info\x18\x02 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"\x86\x01\n" +
+	"\x1bQueryWelcomeMessagesRequest\x12)\n" +
+	"\x10installation_key\x18\x01 \x01(\fR\x0finstallationKey\x12<\n" +
+	"\vpaging_info\x18\x02 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"\x99\x01\n" +
+	"\x1cQueryWelcomeMessagesResponse\x12;\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1f.xmtp.mls.api.v1.WelcomeMessageR\bmessages\x12<\n" +
+	"\vpaging_info\x18\x02 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"\xb2\x01\n" +
+	"\x1dSubscribeGroupMessagesRequest\x12O\n" +
+	"\afilters\x18\x01 \x03(\v25.xmtp.mls.api.v1.SubscribeGroupMessagesRequest.FilterR\afilters\x1a@\n" +
+	"\x06Filter\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12\x1b\n" +
+	"\tid_cursor\x18\x02 \x01(\x04R\bidCursor\"\xc6\x01\n" +
+	"\x1fSubscribeWelcomeMessagesRequest\x12Q\n" +
+	"\afilters\x18\x01 \x03(\v27.xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest.FilterR\afilters\x1aP\n" +
+	"\x06Filter\x12)\n" +
+	"\x10installation_key\x18\x01 \x01(\fR\x0finstallationKey\x12\x1b\n" +
+	"\tid_cursor\x18\x02 \x01(\x04R\bidCursor\"\xca\x01\n" +
+	"\x17PublishCommitLogRequest\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12=\n" +
+	"\x1bserialized_commit_log_entry\x18\x02 \x01(\fR\x18serializedCommitLogEntry\x12U\n" +
+	"\tsignature\x18\x03 \x01(\v27.xmtp.identity.associations.RecoverableEd25519SignatureR\tsignature\"d\n" +
+	"\x1cBatchPublishCommitLogRequest\x12D\n" +
+	"\brequests\x18\x01 \x03(\v2(.xmtp.mls.api.v1.PublishCommitLogRequestR\brequests\"p\n" +
+	"\x15QueryCommitLogRequest\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12<\n" +
+	"\vpaging_info\x18\x02 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"\xca\x01\n" +
+	"\x16QueryCommitLogResponse\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12W\n" +
+	"\x12commit_log_entries\x18\x02 \x03(\v2).xmtp.mls.message_contents.CommitLogEntryR\x10commitLogEntries\x12<\n" +
+	"\vpaging_info\x18\x03 \x01(\v2\x1b.xmtp.mls.api.v1.PagingInfoR\n" +
+	"pagingInfo\"`\n" +
+	"\x1aBatchQueryCommitLogRequest\x12B\n" +
+	"\brequests\x18\x01 \x03(\v2&.xmtp.mls.api.v1.QueryCommitLogRequestR\brequests\"d\n" +
+	"\x1bBatchQueryCommitLogResponse\x12E\n" +
+	"\tresponses\x18\x01 \x03(\v2'.xmtp.mls.api.v1.QueryCommitLogResponseR\tresponses\"d\n" +
+	"\x1cGetNewestGroupMessageRequest\x12\x1b\n" +
+	"\tgroup_ids\x18\x01 \x03(\fR\bgroupIds\x12'\n" +
+	"\x0finclude_content\x18\x02 \x01(\bR\x0eincludeContent\"\xdd\x01\n" +
+	"\x1dGetNewestGroupMessageResponse\x12U\n" +
+	"\tresponses\x18\x01 \x03(\v27.xmtp.mls.api.v1.GetNewestGroupMessageResponse.ResponseR\tresponses\x1ae\n" +
+	"\bResponse\x12G\n" +
+	"\rgroup_message\x18\x01 \x01(\v2\x1d.xmtp.mls.api.v1.GroupMessageH\x00R\fgroupMessage\x88\x01\x01B\x10\n" +
+	"\x0e_group_message*l\n" +
+	"\rSortDirection\x12\x1e\n" +
+	"\x1aSORT_DIRECTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18SORT_DIRECTION_ASCENDING\x10\x01\x12\x1d\n" +
+	"\x19SORT_DIRECTION_DESCENDING\x10\x022\xfa\t\n" +
+	"\x06MlsApi\x12V\n" +
+	"\x11SendGroupMessages\x12).xmtp.mls.api.v1.SendGroupMessagesRequest\x1a\x16.google.protobuf.Empty\x12Z\n" +
+	"\x13SendWelcomeMessages\x12+.xmtp.mls.api.v1.SendWelcomeMessagesRequest\x1a\x16.google.protobuf.Empty\x12s\n" +
+	"\x14RegisterInstallation\x12,.xmtp.mls.api.v1.RegisterInstallationRequest\x1a-.xmtp.mls.api.v1.RegisterInstallationResponse\x12T\n" +
+	"\x10UploadKeyPackage\x12(.xmtp.mls.api.v1.UploadKeyPackageRequest\x1a\x16.google.protobuf.Empty\x12g\n" +
+	"\x10FetchKeyPackages\x12(.xmtp.mls.api.v1.FetchKeyPackagesRequest\x1a).xmtp.mls.api.v1.FetchKeyPackagesResponse\x12m\n" +
+	"\x12QueryGroupMessages\x12*.xmtp.mls.api.v1.QueryGroupMessagesRequest\x1a+.xmtp.mls.api.v1.QueryGroupMessagesResponse\x12s\n" +
+	"\x14QueryWelcomeMessages\x12,.xmtp.mls.api.v1.QueryWelcomeMessagesRequest\x1a-.xmtp.mls.api.v1.QueryWelcomeMessagesResponse\x12i\n" +
+	"\x16SubscribeGroupMessages\x12..xmtp.mls.api.v1.SubscribeGroupMessagesRequest\x1a\x1d.xmtp.mls.api.v1.GroupMessage0\x01\x12o\n" +
+	"\x18SubscribeWelcomeMessages\x120.xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest\x1a\x1f.xmtp.mls.api.v1.WelcomeMessage0\x01\x12^\n" +
+	"\x15BatchPublishCommitLog\x12-.xmtp.mls.api.v1.BatchPublishCommitLogRequest\x1a\x16.google.protobuf.Empty\x12p\n" +
+	"\x13BatchQueryCommitLog\x12+.xmtp.mls.api.v1.BatchQueryCommitLogRequest\x1a,.xmtp.mls.api.v1.BatchQueryCommitLogResponse\x12v\n" +
+	"\x15GetNewestGroupMessage\x12-.xmtp.mls.api.v1.GetNewestGroupMessageRequest\x1a..xmtp.mls.api.v1.GetNewestGroupMessageResponseB0Z.github.com/conclave-chat/conclave/proto/mlsapib\x06proto3"
 
 var (
 	file_mlsapi_mlsapi_proto_rawDescOnce sync.Once
@@ -1110,44 +2335,116 @@ func file_mlsapi_mlsapi_proto_rawDescGZIP() []byte {
 	return file_mlsapi_mlsapi_proto_rawDescData
 }
 
-var file_mlsapi_mlsapi_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_mlsapi_mlsapi_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_mlsapi_mlsapi_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_mlsapi_mlsapi_proto_goTypes = []any{
-	(*GroupMessageInput)(nil),                    // 0: xmtp.mls.api.v1.GroupMessageInput
-	(*GroupMessage)(nil),                         // 1: xmtp.mls.api.v1.GroupMessage
-	(*WelcomeMessageInput)(nil),                  // 2: xmtp.mls.api.v1.WelcomeMessageInput
-	(*WelcomeMessage)(nil),                       // 3: xmtp.mls.api.v1.WelcomeMessage
-	(*KeyPackageUpload)(nil),                     // 4: xmtp.mls.api.v1.KeyPackageUpload
-	(*UploadKeyPackageRequest)(nil),              // 5: xmtp.mls.api.v1.UploadKeyPackageRequest
-	(*FetchKeyPackagesRequest)(nil),              // 6: xmtp.mls.api.v1.FetchKeyPackagesRequest
-	(*FetchKeyPackagesResponse)(nil),             // 7: xmtp.mls.api.v1.FetchKeyPackagesResponse
-	(*GroupMessageInput_V1)(nil),                 // 8: xmtp.mls.api.v1.GroupMessageInput.V1
-	(*GroupMessage_V1)(nil),                      // 9: xmtp.mls.api.v1.GroupMessage.V1
-	(*WelcomeMessageInput_V1)(nil),               // 10: xmtp.mls.api.v1.WelcomeMessageInput.V1
-	(*WelcomeMessageInput_WelcomePointer)(nil),   // 11: xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer
-	(*WelcomeMessage_V1)(nil),                    // 12: xmtp.mls.api.v1.WelcomeMessage.V1
-	(*WelcomeMessage_WelcomePointer)(nil),        // 13: xmtp.mls.api.v1.WelcomeMessage.WelcomePointer
-	(*FetchKeyPackagesResponse_KeyPackage)(nil),  // 14: xmtp.mls.api.v1.FetchKeyPackagesResponse.KeyPackage
-	(contents.WelcomeWrapperAlgorithm)(0),        // 15: xmtp.mls.message_contents.WelcomeWrapperAlgorithm
-	(contents.WelcomePointerWrapperAlgorithm)(0), // 16: xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
+	(SortDirection)(0),                               // 0: xmtp.mls.api.v1.SortDirection
+	(*GroupMessageInput)(nil),                        // 1: xmtp.mls.api.v1.GroupMessageInput
+	(*GroupMessage)(nil),                             // 2: xmtp.mls.api.v1.GroupMessage
+	(*WelcomeMessageInput)(nil),                      // 3: xmtp.mls.api.v1.WelcomeMessageInput
+	(*WelcomeMessage)(nil),                           // 4: xmtp.mls.api.v1.WelcomeMessage
+	(*KeyPackageUpload)(nil),                         // 5: xmtp.mls.api.v1.KeyPackageUpload
+	(*UploadKeyPackageRequest)(nil),                  // 6: xmtp.mls.api.v1.UploadKeyPackageRequest
+	(*FetchKeyPackagesRequest)(nil),                  // 7: xmtp.mls.api.v1.FetchKeyPackagesRequest
+	(*FetchKeyPackagesResponse)(nil),                 // 8: xmtp.mls.api.v1.FetchKeyPackagesResponse
+	(*SendGroupMessagesRequest)(nil),                 // 9: xmtp.mls.api.v1.SendGroupMessagesRequest
+	(*SendWelcomeMessagesRequest)(nil),               // 10: xmtp.mls.api.v1.SendWelcomeMessagesRequest
+	(*RegisterInstallationRequest)(nil),              // 11: xmtp.mls.api.v1.RegisterInstallationRequest
+	(*RegisterInstallationResponse)(nil),             // 12: xmtp.mls.api.v1.RegisterInstallationResponse
+	(*PagingInfo)(nil),                               // 13: xmtp.mls.api.v1.PagingInfo
+	(*QueryGroupMessagesRequest)(nil),                // 14: xmtp.mls.api.v1.QueryGroupMessagesRequest
+	(*QueryGroupMessagesResponse)(nil),               // 15: xmtp.mls.api.v1.QueryGroupMessagesResponse
+	(*QueryWelcomeMessagesRequest)(nil),              // 16: xmtp.mls.api.v1.QueryWelcomeMessagesRequest
+	(*QueryWelcomeMessagesResponse)(nil),             // 17: xmtp.mls.api.v1.QueryWelcomeMessagesResponse
+	(*SubscribeGroupMessagesRequest)(nil),            // 18: xmtp.mls.api.v1.SubscribeGroupMessagesRequest
+	(*SubscribeWelcomeMessagesRequest)(nil),          // 19: xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest
+	(*PublishCommitLogRequest)(nil),                  // 20: xmtp.mls.api.v1.PublishCommitLogRequest
+	(*BatchPublishCommitLogRequest)(nil),             // 21: xmtp.mls.api.v1.BatchPublishCommitLogRequest
+	(*QueryCommitLogRequest)(nil),                    // 22: xmtp.mls.api.v1.QueryCommitLogRequest
+	(*QueryCommitLogResponse)(nil),                   // 23: xmtp.mls.api.v1.QueryCommitLogResponse
+	(*BatchQueryCommitLogRequest)(nil),               // 24: xmtp.mls.api.v1.BatchQueryCommitLogRequest
+	(*BatchQueryCommitLogResponse)(nil),              // 25: xmtp.mls.api.v1.BatchQueryCommitLogResponse
+	(*GetNewestGroupMessageRequest)(nil),             // 26: xmtp.mls.api.v1.GetNewestGroupMessageRequest
+	(*GetNewestGroupMessageResponse)(nil),            // 27: xmtp.mls.api.v1.GetNewestGroupMessageResponse
+	(*GroupMessageInput_V1)(nil),                     // 28: xmtp.mls.api.v1.GroupMessageInput.V1
+	(*GroupMessage_V1)(nil),                          // 29: xmtp.mls.api.v1.GroupMessage.V1
+	(*WelcomeMessageInput_V1)(nil),                   // 30: xmtp.mls.api.v1.WelcomeMessageInput.V1
+	(*WelcomeMessageInput_WelcomePointer)(nil),       // 31: xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer
+	(*WelcomeMessage_V1)(nil),                        // 32: xmtp.mls.api.v1.WelcomeMessage.V1
+	(*WelcomeMessage_WelcomePointer)(nil),            // 33: xmtp.mls.api.v1.WelcomeMessage.WelcomePointer
+	(*FetchKeyPackagesResponse_KeyPackage)(nil),      // 34: xmtp.mls.api.v1.FetchKeyPackagesResponse.KeyPackage
+	(*SubscribeGroupMessagesRequest_Filter)(nil),     // 35: xmtp.mls.api.v1.SubscribeGroupMessagesRequest.Filter
+	(*SubscribeWelcomeMessagesRequest_Filter)(nil),   // 36: xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest.Filter
+	(*GetNewestGroupMessageResponse_Response)(nil),   // 37: xmtp.mls.api.v1.GetNewestGroupMessageResponse.Response
+	(*associations.RecoverableEd25519Signature)(nil), // 38: xmtp.identity.associations.RecoverableEd25519Signature
+	(*contents.CommitLogEntry)(nil),                  // 39: xmtp.mls.message_contents.CommitLogEntry
+	(contents.WelcomeWrapperAlgorithm)(0),            // 40: xmtp.mls.message_contents.WelcomeWrapperAlgorithm
+	(contents.WelcomePointerWrapperAlgorithm)(0),     // 41: xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
+	(*emptypb.Empty)(nil),                            // 42: google.protobuf.Empty
 }
 var file_mlsapi_mlsapi_proto_depIdxs = []int32{
-	8,  // 0: xmtp.mls.api.v1.GroupMessageInput.v1:type_name -> xmtp.mls.api.v1.GroupMessageInput.V1
-	9,  // 1: xmtp.mls.api.v1.GroupMessage.v1:type_name -> xmtp.mls.api.v1.GroupMessage.V1
-	10, // 2: xmtp.mls.api.v1.WelcomeMessageInput.v1:type_name -> xmtp.mls.api.v1.WelcomeMessageInput.V1
-	11, // 3: xmtp.mls.api.v1.WelcomeMessageInput.welcome_pointer:type_name -> xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer
-	12, // 4: xmtp.mls.api.v1.WelcomeMessage.v1:type_name -> xmtp.mls.api.v1.WelcomeMessage.V1
-	13, // 5: xmtp.mls.api.v1.WelcomeMessage.welcome_pointer:type_name -> xmtp.mls.api.v1.WelcomeMessage.WelcomePointer
-	4,  // 6: xmtp.mls.api.v1.UploadKeyPackageRequest.key_package:type_name -> xmtp.mls.api.v1.KeyPackageUpload
-	14, // 7: xmtp.mls.api.v1.FetchKeyPackagesResponse.key_packages:type_name -> xmtp.mls.api.v1.FetchKeyPackagesResponse.KeyPackage
-	15, // 8: xmtp.mls.api.v1.WelcomeMessageInput.V1.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomeWrapperAlgorithm
-	16, // 9: xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
-	15, // 10: xmtp.mls.api.v1.WelcomeMessage.V1.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomeWrapperAlgorithm
-	16, // 11: xmtp.mls.api.v1.WelcomeMessage.WelcomePointer.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	28, // 0: xmtp.mls.api.v1.GroupMessageInput.v1:type_name -> xmtp.mls.api.v1.GroupMessageInput.V1
+	29, // 1: xmtp.mls.api.v1.GroupMessage.v1:type_name -> xmtp.mls.api.v1.GroupMessage.V1
+	30, // 2: xmtp.mls.api.v1.WelcomeMessageInput.v1:type_name -> xmtp.mls.api.v1.WelcomeMessageInput.V1
+	31, // 3: xmtp.mls.api.v1.WelcomeMessageInput.welcome_pointer:type_name -> xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer
+	32, // 4: xmtp.mls.api.v1.WelcomeMessage.v1:type_name -> xmtp.mls.api.v1.WelcomeMessage.V1
+	33, // 5: xmtp.mls.api.v1.WelcomeMessage.welcome_pointer:type_name -> xmtp.mls.api.v1.WelcomeMessage.WelcomePointer
+	5,  // 6: xmtp.mls.api.v1.UploadKeyPackageRequest.key_package:type_name -> xmtp.mls.api.v1.KeyPackageUpload
+	34, // 7: xmtp.mls.api.v1.FetchKeyPackagesResponse.key_packages:type_name -> xmtp.mls.api.v1.FetchKeyPackagesResponse.KeyPackage
+	1,  // 8: xmtp.mls.api.v1.SendGroupMessagesRequest.messages:type_name -> xmtp.mls.api.v1.GroupMessageInput
+	3,  // 9: xmtp.mls.api.v1.SendWelcomeMessagesRequest.messages:type_name -> xmtp.mls.api.v1.WelcomeMessageInput
+	5,  // 10: xmtp.mls.api.v1.RegisterInstallationRequest.key_package:type_name -> xmtp.mls.api.v1.KeyPackageUpload
+	0,  // 11: xmtp.mls.api.v1.PagingInfo.direction:type_name -> xmtp.mls.api.v1.SortDirection
+	13, // 12: xmtp.mls.api.v1.QueryGroupMessagesRequest.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	2,  // 13: xmtp.mls.api.v1.QueryGroupMessagesResponse.messages:type_name -> xmtp.mls.api.v1.GroupMessage
+	13, // 14: xmtp.mls.api.v1.QueryGroupMessagesResponse.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	13, // 15: xmtp.mls.api.v1.QueryWelcomeMessagesRequest.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	4,  // 16: xmtp.mls.api.v1.QueryWelcomeMessagesResponse.messages:type_name -> xmtp.mls.api.v1.WelcomeMessage
+	13, // 17: xmtp.mls.api.v1.QueryWelcomeMessagesResponse.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	35, // 18: xmtp.mls.api.v1.SubscribeGroupMessagesRequest.filters:type_name -> xmtp.mls.api.v1.SubscribeGroupMessagesRequest.Filter
+	36, // 19: xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest.filters:type_name -> xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest.Filter
+	38, // 20: xmtp.mls.api.v1.PublishCommitLogRequest.signature:type_name -> xmtp.identity.associations.RecoverableEd25519Signature
+	20, // 21: xmtp.mls.api.v1.BatchPublishCommitLogRequest.requests:type_name -> xmtp.mls.api.v1.PublishCommitLogRequest
+	13, // 22: xmtp.mls.api.v1.QueryCommitLogRequest.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	39, // 23: xmtp.mls.api.v1.QueryCommitLogResponse.commit_log_entries:type_name -> xmtp.mls.message_contents.CommitLogEntry
+	13, // 24: xmtp.mls.api.v1.QueryCommitLogResponse.paging_info:type_name -> xmtp.mls.api.v1.PagingInfo
+	22, // 25: xmtp.mls.api.v1.BatchQueryCommitLogRequest.requests:type_name -> xmtp.mls.api.v1.QueryCommitLogRequest
+	23, // 26: xmtp.mls.api.v1.BatchQueryCommitLogResponse.responses:type_name -> xmtp.mls.api.v1.QueryCommitLogResponse
+	37, // 27: xmtp.mls.api.v1.GetNewestGroupMessageResponse.responses:type_name -> xmtp.mls.api.v1.GetNewestGroupMessageResponse.Response
+	40, // 28: xmtp.mls.api.v1.WelcomeMessageInput.V1.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomeWrapperAlgorithm
+	41, // 29: xmtp.mls.api.v1.WelcomeMessageInput.WelcomePointer.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
+	40, // 30: xmtp.mls.api.v1.WelcomeMessage.V1.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomeWrapperAlgorithm
+	41, // 31: xmtp.mls.api.v1.WelcomeMessage.WelcomePointer.wrapper_algorithm:type_name -> xmtp.mls.message_contents.WelcomePointerWrapperAlgorithm
+	2,  // 32: xmtp.mls.api.v1.GetNewestGroupMessageResponse.Response.group_message:type_name -> xmtp.mls.api.v1.GroupMessage
+	9,  // 33: xmtp.mls.api.v1.MlsApi.SendGroupMessages:input_type -> xmtp.mls.api.v1.SendGroupMessagesRequest
+	10, // 34: xmtp.mls.api.v1.MlsApi.SendWelcomeMessages:input_type -> xmtp.mls.api.v1.SendWelcomeMessagesRequest
+	11, // 35: xmtp.mls.api.v1.MlsApi.RegisterInstallation:input_type -> xmtp.mls.api.v1.RegisterInstallationRequest
+	6,  // 36: xmtp.mls.api.v1.MlsApi.UploadKeyPackage:input_type -> xmtp.mls.api.v1.UploadKeyPackageRequest
+	7,  // 37: xmtp.mls.api.v1.MlsApi.FetchKeyPackages:input_type -> xmtp.mls.api.v1.FetchKeyPackagesRequest
+	14, // 38: xmtp.mls.api.v1.MlsApi.QueryGroupMessages:input_type -> xmtp.mls.api.v1.QueryGroupMessagesRequest
+	16, // 39: xmtp.mls.api.v1.MlsApi.QueryWelcomeMessages:input_type -> xmtp.mls.api.v1.QueryWelcomeMessagesRequest
+	18, // 40: xmtp.mls.api.v1.MlsApi.SubscribeGroupMessages:input_type -> xmtp.mls.api.v1.SubscribeGroupMessagesRequest
+	19, // 41: xmtp.mls.api.v1.MlsApi.SubscribeWelcomeMessages:input_type -> xmtp.mls.api.v1.SubscribeWelcomeMessagesRequest
+	21, // 42: xmtp.mls.api.v1.MlsApi.BatchPublishCommitLog:input_type -> xmtp.mls.api.v1.BatchPublishCommitLogRequest
+	24, // 43: xmtp.mls.api.v1.MlsApi.BatchQueryCommitLog:input_type -> xmtp.mls.api.v1.BatchQueryCommitLogRequest
+	26, // 44: xmtp.mls.api.v1.MlsApi.GetNewestGroupMessage:input_type -> xmtp.mls.api.v1.GetNewestGroupMessageRequest
+	42, // 45: xmtp.mls.api.v1.MlsApi.SendGroupMessages:output_type -> google.protobuf.Empty
+	42, // 46: xmtp.mls.api.v1.MlsApi.SendWelcomeMessages:output_type -> google.protobuf.Empty
+	12, // 47: xmtp.mls.api.v1.MlsApi.RegisterInstallation:output_type -> xmtp.mls.api.v1.RegisterInstallationResponse
+	42, // 48: xmtp.mls.api.v1.MlsApi.UploadKeyPackage:output_type -> google.protobuf.Empty
+	8,  // 49: xmtp.mls.api.v1.MlsApi.FetchKeyPackages:output_type -> xmtp.mls.api.v1.FetchKeyPackagesResponse
+	15, // 50: xmtp.mls.api.v1.MlsApi.QueryGroupMessages:output_type -> xmtp.mls.api.v1.QueryGroupMessagesResponse
+	17, // 51: xmtp.mls.api.v1.MlsApi.QueryWelcomeMessages:output_type -> xmtp.mls.api.v1.QueryWelcomeMessagesResponse
+	2,  // 52: xmtp.mls.api.v1.MlsApi.SubscribeGroupMessages:output_type -> xmtp.mls.api.v1.GroupMessage
+	4,  // 53: xmtp.mls.api.v1.MlsApi.SubscribeWelcomeMessages:output_type -> xmtp.mls.api.v1.WelcomeMessage
+	42, // 54: xmtp.mls.api.v1.MlsApi.BatchPublishCommitLog:output_type -> google.protobuf.Empty
+	25, // 55: xmtp.mls.api.v1.MlsApi.BatchQueryCommitLog:output_type -> xmtp.mls.api.v1.BatchQueryCommitLogResponse
+	27, // 56: xmtp.mls.api.v1.MlsApi.GetNewestGroupMessage:output_type -> xmtp.mls.api.v1.GetNewestGroupMessageResponse
+	45, // [45:57] is the sub-list for method output_type
+	33, // [33:45] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_mlsapi_mlsapi_proto_init() }
@@ -1169,18 +2466,20 @@ func file_mlsapi_mlsapi_proto_init() {
 		(*WelcomeMessage_V1_)(nil),
 		(*WelcomeMessage_WelcomePointer_)(nil),
 	}
+	file_mlsapi_mlsapi_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mlsapi_mlsapi_proto_rawDesc), len(file_mlsapi_mlsapi_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   37,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_mlsapi_mlsapi_proto_goTypes,
 		DependencyIndexes: file_mlsapi_mlsapi_proto_depIdxs,
+		EnumInfos:         file_mlsapi_mlsapi_proto_enumTypes,
 		MessageInfos:      file_mlsapi_mlsapi_proto_msgTypes,
 	}.Build()
 	File_mlsapi_mlsapi_proto = out.File
