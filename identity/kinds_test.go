@@ -156,23 +156,25 @@ type contract struct {
 	down    bool
 }
 
-func (c contract) VerifySignature(chain uint64, account common.Address, hash common.Hash, sig []byte, block uint64) error {
+func (c contract) VerifyContract(account identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
 	if c.down {
-		return fmt.Errorf("dial: %w", identity.ErrNeedChain)
+		return 0, fmt.Errorf("dial: %w", identity.ErrNeedChain)
 	}
-	if string(sig) != fmt.Sprint(chain, account, hash, block) || account != c.account {
-		return errors.New("not by this contract")
+	// A contract may read its signatures as loosely as it likes: this one takes
+	// any white space around them.
+	if strings.TrimSpace(string(sig)) != fmt.Sprint(account, hash, *block) || account.Address != identity.AddressFrom(c.account) {
+		return *block, errors.New("not by this contract")
 	}
-	return nil
+	return *block, nil
 }
 
 func (c contract) sign(t *testing.T, chain, block uint64, text string) *associations.Signature {
 	t.Helper()
-	hash := ethereum.HashMessage(text)
+	account := identity.Account{Chain: chain, Address: identity.AddressFrom(c.account)}
 	return &associations.Signature{Signature: &associations.Signature_Erc_6492{Erc_6492: &associations.SmartContractWalletSignature{
 		AccountId:   fmt.Sprintf("eip155:%d:%s", chain, c.account.Hex()), // checksummed, as wallets write it
 		BlockNumber: block,
-		Signature:   []byte(fmt.Sprint(chain, c.account, hash, block)),
+		Signature:   []byte(fmt.Sprint(account, identity.HashMessage(text), block)),
 	}}}
 }
 
@@ -230,6 +232,106 @@ func TestContractWallet(t *testing.T) {
 		if _, err := identity.Verify(bad, onChain); !errors.Is(err, identity.ErrMalformed) && !errors.Is(err, identity.ErrBadAddress) {
 			t.Errorf("account %q: %v", account, err)
 		}
+	}
+}
+
+// attach lets a contract sign a draft on one chain, and an installation beside it.
+func (c contract) attach(t *testing.T, d *identity.Draft, chain uint64, others ...any) identity.Verified {
+	t.Helper()
+	text, err := d.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Attach(identity.AddressFrom(c.account), c.sign(t, chain, 1, text)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := identity.Verify(sign(t, d, others...), ethereum.Verifier{Chain: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// I8: a contract's chain is part of who it is, in every action, for as long as it
+// is a member.
+func TestContractWalletKeepsItsChain(t *testing.T) {
+	w := newWorld(t)
+	c := contract{account: common.BytesToAddress(w.w2.Identifier().Bytes())} // a key's address that became a contract
+	id := identity.AddressFrom(c.account)
+	s, err := w.state.Apply(c.attach(t, w.draft().Add(id, w.w1.Identifier()), 10, w.w1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := range s.Members() {
+		want := uint64(0)
+		if m.ID == id {
+			want = 10
+		}
+		if m.Chain != want {
+			t.Errorf("%s is on chain %d, want %d", m.ID, m.Chain, want)
+		}
+	}
+	s, err = s.Apply(c.attach(t, w.draft().ChangeRecovery(id, w.w1.Identifier()).Add(w.w3.Identifier(), id), 10, w.w1, w.w3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, draft := range map[string]func() *identity.Draft{
+		"adds":    func() *identity.Draft { return identity.NewDraft(w.inbox, start.Add(1e9)).Add(w.a2.id, id) },
+		"revokes": func() *identity.Draft { return identity.NewDraft(w.inbox, start.Add(2e9)).Revoke(w.a1.id, id) },
+		"changes recovery": func() *identity.Draft {
+			return identity.NewDraft(w.inbox, start.Add(3e9)).ChangeRecovery(w.w1.Identifier(), id)
+		},
+	} {
+		var others []any
+		if name == "adds" {
+			others = []any{w.a2}
+		}
+		if _, err := s.Apply(c.attach(t, draft(), 1, others...)); !errors.Is(err, identity.ErrChainMismatch) {
+			t.Errorf("%s from another chain: %v", name, err)
+		}
+		if _, err := s.Apply(verify(t, sign(t, draft(), append(others, w.w2)...))); !errors.Is(err, identity.ErrChainMismatch) {
+			t.Errorf("%s with its old key: %v", name, err)
+		}
+		if _, err := s.Apply(c.attach(t, draft(), 10, others...)); err != nil {
+			t.Errorf("%s from its own chain: %v", name, err)
+		}
+	}
+	// As recovery identifier alone it has no chain.
+	s, err = s.Apply(c.attach(t, identity.NewDraft(w.inbox, start.Add(4e9)).Revoke(id, id), 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(c.attach(t, identity.NewDraft(w.inbox, start.Add(5e9)).Revoke(w.a1.id, id), 1)); err != nil {
+		t.Errorf("recovery that is no member, from any chain: %v", err)
+	}
+}
+
+// I8: a contract may take many spellings of one signature, and ERC-6492 wraps
+// each again; whichever comes second is a replay.
+func TestContractSignatureIsNotSpeltAnew(t *testing.T) {
+	w := newWorld(t)
+	c := contract{account: common.BytesToAddress(w.w2.Identifier().Bytes())}
+	id := identity.AddressFrom(c.account)
+	s, err := w.state.Apply(c.attach(t, w.draft().Add(id, w.w1.Identifier()).ChangeRecovery(id, w.w1.Identifier()), 10, w.w1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := identity.NewDraft(w.inbox, start.Add(1e9)).Revoke(w.a1.id, id)
+	if s, err = s.Apply(c.attach(t, d, 10)); err != nil {
+		t.Fatal(err)
+	}
+	update, err := d.Update()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig := update.Actions[0].GetRevoke().GetRecoveryIdentifierSignature().GetErc_6492()
+	sig.Signature = append(sig.Signature, ' ')
+	v, err := identity.Verify(update, ethereum.Verifier{Chain: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(v); !errors.Is(err, identity.ErrReplay) {
+		t.Errorf("spelt anew: %v", err)
 	}
 }
 

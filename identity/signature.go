@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,11 +30,12 @@ type Verifier interface {
 	// AddressOf returns the address of a secp256k1 public key in SEC1 form.
 	AddressOf(publicKey []byte) (Identifier, error)
 
-	// VerifyContract checks a smart contract wallet's signature (ERC-1271,
-	// ERC-6492) over message, as the chain stood at block. It returns an error
-	// with ErrNeedChain in its chain where no answer could be had, and any
-	// other error where the contract said no.
-	VerifyContract(chain uint64, account Identifier, block uint64, message string, sig []byte) error
+	// VerifyContract asks a smart contract wallet (ERC-1271, ERC-6492) whether
+	// sig is its signature over hash, as its chain stood at block; nil stands
+	// for the newest block. It returns the block asked, and an error with
+	// ErrNeedChain in its chain where no answer could be had, any other error
+	// where the answer is no.
+	VerifyContract(account Account, block *uint64, hash [32]byte, sig []byte) (uint64, error)
 }
 
 // sigKind is what a signature was made with.
@@ -116,24 +115,19 @@ func verifyInstallation(text string, s *associations.RecoverableEd25519Signature
 	return proof{signer, byInstallation, 0, newReplayKey(s.GetBytes())}, err
 }
 
-// verifyContract reads account_id as CAIP-10: "eip155:<chain>:<address>".
+// verifyContract asks the contract. Only a contract knows how many spellings its
+// signatures have, and ERC-6492 wraps any of them again, so what may not be used
+// twice is that this account signed this text.
 func verifyContract(text string, s *associations.SmartContractWalletSignature, v Verifier) (proof, error) {
-	parts := strings.Split(s.GetAccountId(), ":")
-	if len(parts) != 3 || parts[0] != "eip155" {
-		return proof{}, fmt.Errorf("%w: account %.80q is not eip155:<chain>:<address>", ErrMalformed, s.GetAccountId())
-	}
-	chain, err := strconv.ParseUint(parts[1], 10, 64)
-	if err != nil || chain == 0 {
-		return proof{}, fmt.Errorf("%w: account %.80q has no chain", ErrMalformed, s.GetAccountId())
-	}
-	account, err := decodeAddress(strings.ToLower(parts[2]))
+	account, err := ParseAccount(s.GetAccountId())
 	if err != nil {
 		return proof{}, err
 	}
-	if err := v.VerifyContract(chain, account, s.GetBlockNumber(), text, s.GetSignature()); err != nil {
+	block := s.GetBlockNumber()
+	if _, err := v.VerifyContract(account, &block, HashMessage(text), s.GetSignature()); err != nil {
 		return proof{}, fmt.Errorf("identity: verify contract signature: %w", contractError{err})
 	}
-	return proof{account, byContract, chain, newReplayKey(s.GetSignature())}, nil
+	return proof{account.Address, byContract, account.Chain, newReplayKey([]byte(account.String() + "\n" + text))}, nil
 }
 
 // contractError is ErrBadSignature unless nobody could be asked.

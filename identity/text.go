@@ -3,8 +3,11 @@ package identity
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/sha3"
 
 	"github.com/conclave-chat/conclave/proto/associations"
 )
@@ -63,4 +66,12 @@ func actionText(a *associations.IdentityAction) (did, to string, err error) {
 		return "Change inbox recovery address", "Address: " + id.String(), err
 	}
 	return "", "", fmt.Errorf("%w: action of no known kind", ErrMalformed)
+}
+
+// HashMessage returns EIP-191's hash of a text, as personal_sign makes it.
+func HashMessage(text string) (hash [32]byte) {
+	h := sha3.NewLegacyKeccak256()
+	h.Write([]byte("\x19Ethereum Signed Message:\n" + strconv.Itoa(len(text)) + text))
+	h.Sum(hash[:0])
+	return hash
 }

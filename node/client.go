@@ -29,7 +29,7 @@ func NewClient(b bus.Bus) *Client { return &Client{b} }
 // returns nil, everybody who reads the log sees it. The same update again is no
 // error, so after an unknown outcome it is simply sent again.
 func (c *Client) PublishIdentityUpdate(ctx context.Context, u *associations.IdentityUpdate) error {
-	err := c.ask(ctx, PublishService, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: u}, nil)
+	err := c.ask(ctx, bus.PublishIdentityUpdate, &identityapi.PublishIdentityUpdateRequest{IdentityUpdate: u}, nil)
 	if err != nil {
 		return fmt.Errorf("node: publish identity update: %w", err)
 	}
@@ -39,9 +39,9 @@ func (c *Client) PublishIdentityUpdate(ctx context.Context, u *associations.Iden
 // GetIdentityUpdates reads identity logs, each from after the sequence id asked
 // for. It answers in the order asked, for any number of inboxes.
 func (c *Client) GetIdentityUpdates(ctx context.Context, r *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
-	responses, err := inBatches(ctx, r.GetRequests(), func(ctx context.Context, part []*identityapi.GetIdentityUpdatesRequest_Request) ([]*identityapi.GetIdentityUpdatesResponse_Response, error) {
+	responses, err := inBatches(ctx, MaxBatch, r.GetRequests(), func(ctx context.Context, part []*identityapi.GetIdentityUpdatesRequest_Request) ([]*identityapi.GetIdentityUpdatesResponse_Response, error) {
 		answer := new(identityapi.GetIdentityUpdatesResponse)
-		err := c.ask(ctx, UpdatesService, &identityapi.GetIdentityUpdatesRequest{Requests: part}, answer)
+		err := c.ask(ctx, bus.GetIdentityUpdates, &identityapi.GetIdentityUpdatesRequest{Requests: part}, answer)
 		return answer.GetResponses(), err
 	})
 	if err != nil {
@@ -53,14 +53,14 @@ func (c *Client) GetIdentityUpdates(ctx context.Context, r *identityapi.GetIdent
 // GetInboxIDs looks up the inbox of each identifier; those without one are
 // absent from the answer. Up to MaxBatch of them are one request.
 func (c *Client) GetInboxIDs(ctx context.Context, ids []identity.Identifier) (map[identity.Identifier]string, error) {
-	responses, err := inBatches(ctx, ids, func(ctx context.Context, part []identity.Identifier) ([]*identityapi.GetInboxIdsResponse_Response, error) {
+	responses, err := inBatches(ctx, MaxBatch, ids, func(ctx context.Context, part []identity.Identifier) ([]*identityapi.GetInboxIdsResponse_Response, error) {
 		request, answer := new(identityapi.GetInboxIdsRequest), new(identityapi.GetInboxIdsResponse)
 		for _, id := range part {
 			request.Requests = append(request.Requests, &identityapi.GetInboxIdsRequest_Request{
 				Identifier: id.String(), IdentifierKind: id.ProtoKind(),
 			})
 		}
-		err := c.ask(ctx, InboxesService, request, answer)
+		err := c.ask(ctx, bus.GetInboxIds, request, answer)
 		return answer.GetResponses(), err
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *Client) GetInboxIDs(ctx context.Context, ids []identity.Identifier) (ma
 // UploadKeyPackage publishes an installation's newest key package, as bare TLS
 // bytes. It replaces the one before.
 func (c *Client) UploadKeyPackage(ctx context.Context, keyPackage []byte) error {
-	err := c.ask(ctx, UploadService, &mlsapi.UploadKeyPackageRequest{
+	err := c.ask(ctx, bus.UploadKeyPackage, &mlsapi.UploadKeyPackageRequest{
 		KeyPackage:          &mlsapi.KeyPackageUpload{KeyPackageTlsSerialized: keyPackage},
 		IsInboxIdCredential: true,
 	}, nil)
@@ -92,9 +92,9 @@ func (c *Client) UploadKeyPackage(ctx context.Context, keyPackage []byte) error 
 // order asked, nil where there is none. They are as they were uploaded: whoever
 // uses one verifies it.
 func (c *Client) FetchKeyPackages(ctx context.Context, installations [][]byte) ([][]byte, error) {
-	answers, err := inBatches(ctx, installations, func(ctx context.Context, part [][]byte) ([]*mlsapi.FetchKeyPackagesResponse_KeyPackage, error) {
+	answers, err := inBatches(ctx, MaxBatch, installations, func(ctx context.Context, part [][]byte) ([]*mlsapi.FetchKeyPackagesResponse_KeyPackage, error) {
 		answer := new(mlsapi.FetchKeyPackagesResponse)
-		err := c.ask(ctx, FetchService, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: part}, answer)
+		err := c.ask(ctx, bus.FetchKeyPackages, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: part}, answer)
 		return answer.GetKeyPackages(), err
 	})
 	if err != nil {
@@ -105,6 +105,31 @@ func (c *Client) FetchKeyPackages(ctx context.Context, installations [][]byte) (
 		packages[i] = a.GetKeyPackageTlsSerialized()
 	}
 	return packages, nil
+}
+
+// PublishCommitLog appends entries to their groups' commit logs, in the order
+// given. Those before one that fails are in the log; the same entry again, soon
+// after, is stored once.
+func (c *Client) PublishCommitLog(ctx context.Context, entries []*mlsapi.PublishCommitLogRequest) error {
+	for part := range slices.Chunk(entries, maxCommitLogPublish) {
+		if err := c.ask(ctx, bus.PublishCommitLog, &mlsapi.BatchPublishCommitLogRequest{Requests: part}, nil); err != nil {
+			return fmt.Errorf("node: publish commit log: %w", err)
+		}
+	}
+	return nil
+}
+
+// QueryCommitLog reads one page of each commit log, in the order asked.
+func (c *Client) QueryCommitLog(ctx context.Context, queries []*mlsapi.QueryCommitLogRequest) ([]*mlsapi.QueryCommitLogResponse, error) {
+	responses, err := inBatches(ctx, maxCommitLogQuery, queries, func(ctx context.Context, part []*mlsapi.QueryCommitLogRequest) ([]*mlsapi.QueryCommitLogResponse, error) {
+		answer := new(mlsapi.BatchQueryCommitLogResponse)
+		err := c.ask(ctx, bus.QueryCommitLog, &mlsapi.BatchQueryCommitLogRequest{Requests: part}, answer)
+		return answer.GetResponses(), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("node: query commit log: %w", err)
+	}
+	return responses, nil
 }
 
 // ask sends one request. A nil answer says that it has no fields.
@@ -128,10 +153,10 @@ var errShortAnswer = errors.New("the answer is not as long as the question")
 // askers is how many requests of one call are on their way at a time.
 const askers = 4
 
-// inBatches asks for any number of things in requests of at most MaxBatch and
+// inBatches asks for any number of things in requests of at most so many and
 // puts the answers together. A batch whose answer is too large is asked in
 // halves.
-func inBatches[Q, A any](ctx context.Context, questions []Q, ask func(context.Context, []Q) ([]A, error)) ([]A, error) {
+func inBatches[Q, A any](ctx context.Context, most int, questions []Q, ask func(context.Context, []Q) ([]A, error)) ([]A, error) {
 	var halving func(ctx context.Context, part []Q) ([]A, error)
 	halving = func(ctx context.Context, part []Q) ([]A, error) {
 		answers, err := ask(ctx, part)
@@ -149,7 +174,7 @@ func inBatches[Q, A any](ctx context.Context, questions []Q, ask func(context.Co
 		}
 		return answers, err
 	}
-	parts := slices.Collect(slices.Chunk(questions, MaxBatch))
+	parts := slices.Collect(slices.Chunk(questions, most))
 	answers := make([][]A, len(parts))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(askers)

@@ -92,7 +92,7 @@ func TestInvalidUpdatesAreRefused(t *testing.T) {
 		"an inbox that does not exist":     sign(t, q.draft().Revoke(q.appID, q.id()), q.wallet),
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantCode(t, n.PublishIdentityUpdate(t.Context(), u), node.CodeInvalid)
+			wantCode(t, n.PublishIdentityUpdate(t.Context(), u), bus.CodeInvalid)
 		})
 	}
 	if log := n.updates(t, p.inbox, 0); len(log) != 1 {
@@ -101,10 +101,10 @@ func TestInvalidUpdatesAreRefused(t *testing.T) {
 	if got := n.inboxOf(t, q.id()); got != "" {
 		t.Errorf("a refused update linked %s", got)
 	}
-	junk := []string{node.PublishService, node.UpdatesService, node.InboxesService, node.UploadService, node.FetchService}
+	junk := []string{bus.PublishIdentityUpdate, bus.GetIdentityUpdates, bus.GetInboxIds, bus.UploadKeyPackage, bus.FetchKeyPackages}
 	for _, service := range junk {
 		_, err := n.Request(t.Context(), service, []byte{0xff})
-		wantCode(t, err, node.CodeInvalid)
+		wantCode(t, err, bus.CodeInvalid)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestRealLogs(t *testing.T) {
 				}
 				err = n.PublishIdentityUpdate(t.Context(), update)
 				if u.Invalid {
-					wantCode(t, err, node.CodeInvalid)
+					wantCode(t, err, bus.CodeInvalid)
 					continue
 				}
 				if err != nil {
@@ -196,7 +196,7 @@ func TestRacingUpdates(t *testing.T) {
 						won.Add(1)
 						return
 					}
-					wantCode(t, err, node.CodeInvalid)
+					wantCode(t, err, bus.CodeInvalid)
 				})
 			}
 			wg.Wait()
@@ -253,13 +253,13 @@ func TestFullLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantCode(t, add(10), node.CodeExhausted)
+	wantCode(t, add(10), bus.CodeExhausted)
 	for i := range 2 {
 		if err := revoke(20 + i); err != nil {
 			t.Errorf("revocation %d: %v", i, err)
 		}
 	}
-	wantCode(t, revoke(30), node.CodeExhausted)
+	wantCode(t, revoke(30), bus.CodeExhausted)
 }
 
 // What should not be in a log is passed over, and does not stop it.
@@ -339,7 +339,7 @@ func TestNoteWithoutUpdateMisleadsNobody(t *testing.T) {
 	}, node.Limits{})
 	p := newPerson(t)
 	u := p.registration(t)
-	wantCode(t, n.PublishIdentityUpdate(t.Context(), u), node.CodeExhausted)
+	wantCode(t, n.PublishIdentityUpdate(t.Context(), u), bus.CodeExhausted)
 	if got := n.inboxOf(t, p.id()); got != "" {
 		t.Errorf("linked to %s, which does not exist", got)
 	}
@@ -464,7 +464,7 @@ func TestLookUpOnTheWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err = n.Request(t.Context(), node.InboxesService, b)
+		b, err = n.Request(t.Context(), bus.GetInboxIds, b)
 		answer := new(identityapi.GetInboxIdsResponse)
 		if err == nil {
 			err = proto.Unmarshal(b, answer)
@@ -484,7 +484,7 @@ func TestLookUpOnTheWire(t *testing.T) {
 		}
 	}
 	_, err = ask(&identityapi.GetInboxIdsRequest{Requests: make([]*identityapi.GetInboxIdsRequest_Request, node.MaxBatch+1)})
-	wantCode(t, err, node.CodeInvalid)
+	wantCode(t, err, bus.CodeInvalid)
 }
 
 // A memory that is far too small, and a log that went backwards, change no answer.
@@ -541,7 +541,7 @@ func TestNoChainIsUnavailable(t *testing.T) {
 	u.Actions[0].GetCreateInbox().InitialIdentifierSignature = &associations.Signature{Signature: &associations.Signature_Erc_6492{
 		Erc_6492: &associations.SmartContractWalletSignature{AccountId: "eip155:1:" + p.wallet.Address(), Signature: []byte{1}},
 	}}
-	wantCode(t, n.PublishIdentityUpdate(t.Context(), u), node.CodeUnavailable)
+	wantCode(t, n.PublishIdentityUpdate(t.Context(), u), bus.CodeUnavailable)
 }
 
 func TestServeNeedsAVerifierAndFreeNames(t *testing.T) {
@@ -568,7 +568,7 @@ func FuzzRequests(f *testing.F) {
 	n := newNetwork(f, memory.Config{}, node.Limits{})
 	p := newPerson(f)
 	n.publish(f, p.registration(f))
-	services := []string{node.PublishService, node.UpdatesService, node.InboxesService, node.UploadService, node.FetchService}
+	services := []string{bus.PublishIdentityUpdate, bus.GetIdentityUpdates, bus.GetInboxIds, bus.UploadKeyPackage, bus.FetchKeyPackages}
 	for i, m := range []proto.Message{
 		&identityapi.PublishIdentityUpdateRequest{IdentityUpdate: p.registration(f)},
 		&identityapi.GetIdentityUpdatesRequest{Requests: []*identityapi.GetIdentityUpdatesRequest_Request{{InboxId: p.inbox}}},

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/proto/associations"
@@ -114,12 +112,13 @@ func inboxTopic(id string) (bus.Topic, error) {
 // that no inbox is unreadable. A real update has about 400.
 const maxUpdate = 24 << 10
 
-// publishUpdate serves PublishService.
-func (n *Node) publishUpdate(ctx context.Context, payload []byte) ([]byte, error) {
-	request := new(identityapi.PublishIdentityUpdateRequest)
-	if err := parse(payload, request); err != nil {
-		return nil, err
-	}
+// PublishIdentityUpdate appends a signed update to its inbox's log. The same
+// update again is no error, and appends nothing.
+func (n *Node) PublishIdentityUpdate(ctx context.Context, request *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
+	return answer(ctx, n, request, n.publishUpdate)
+}
+
+func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
 	update := request.GetIdentityUpdate()
 	topic, err := inboxTopic(update.GetInboxId())
 	if err != nil {
@@ -143,7 +142,10 @@ func (n *Node) publishUpdate(ctx context.Context, payload []byte) ([]byte, error
 	t := n.inboxes.tail(topic)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return nil, n.appendUpdate(ctx, t, c)
+	if err := n.appendUpdate(ctx, t, c); err != nil {
+		return nil, err
+	}
+	return new(identityapi.PublishIdentityUpdateResponse), nil
 }
 
 // attempts is how often an update that lost a race, or whose fate is unknown, is
@@ -219,12 +221,13 @@ func onlyRevokes(u *associations.IdentityUpdate) bool {
 	})
 }
 
-// getUpdates serves UpdatesService.
-func (n *Node) getUpdates(ctx context.Context, payload []byte) ([]byte, error) {
-	request := new(identityapi.GetIdentityUpdatesRequest)
-	if err := parse(payload, request); err != nil {
-		return nil, err
-	}
+// GetIdentityUpdates reads identity logs, each from after the sequence id asked
+// for, in the order asked.
+func (n *Node) GetIdentityUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
+	return answer(ctx, n, request, n.getUpdates)
+}
+
+func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
 	if err := checkBatch(len(request.GetRequests())); err != nil {
 		return nil, err
 	}
@@ -251,5 +254,5 @@ func (n *Node) getUpdates(ctx context.Context, payload []byte) ([]byte, error) {
 		})
 		response.Responses = append(response.Responses, answer)
 	}
-	return proto.Marshal(response)
+	return response, nil
 }

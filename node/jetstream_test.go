@@ -70,7 +70,7 @@ func TestOnJetStream(t *testing.T) {
 			switch {
 			case err == nil:
 				won.Add(1)
-			case !errors.As(err, &refused) || refused.Code != node.CodeInvalid:
+			case !errors.As(err, &refused) || refused.Code != bus.CodeInvalid:
 				return err
 			}
 			return nil

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
@@ -25,15 +25,28 @@ func readPackage(p *newestPackage, e bus.Envelope) error {
 	return nil
 }
 
-// uploadPackage serves UploadService. The inbox that the credential names need
+// UploadKeyPackage publishes an installation's newest key package. The inbox that the credential names need
 // not exist yet: real clients upload first and register then. Whether the inbox
 // has the installation is for those who add it to check, in the identity log.
-func (n *Node) uploadPackage(ctx context.Context, payload []byte) ([]byte, error) {
-	request := new(mlsapi.UploadKeyPackageRequest)
-	if err := parse(payload, request); err != nil {
-		return nil, err
-	}
-	b := request.GetKeyPackage().GetKeyPackageTlsSerialized()
+func (n *Node) UploadKeyPackage(ctx context.Context, request *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
+	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
+		_, err := n.storePackage(ctx, request.GetKeyPackage())
+		return new(emptypb.Empty), err
+	})
+}
+
+// RegisterInstallation is UploadKeyPackage under its older name; it answers with
+// the installation's key.
+func (n *Node) RegisterInstallation(ctx context.Context, request *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
+	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
+		key, err := n.storePackage(ctx, request.GetKeyPackage())
+		return &mlsapi.RegisterInstallationResponse{InstallationKey: key}, err
+	})
+}
+
+// storePackage returns the installation that the key package is of.
+func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload) ([]byte, error) {
+	b := upload.GetKeyPackageTlsSerialized()
 	if len(b) > maxKeyPackage {
 		return nil, fmt.Errorf("%w: key package of %d bytes, at most %d", errInvalid, len(b), maxKeyPackage)
 	}
@@ -59,7 +72,7 @@ func (n *Node) uploadPackage(ctx context.Context, payload []byte) ([]byte, error
 	if _, err := n.bus.Publish(ctx, topic, b, bus.TTL(max(left, time.Second))); err != nil {
 		return nil, fmt.Errorf("store key package: %w", err)
 	}
-	return nil, nil
+	return kp.Installation(), nil
 }
 
 // notOlder refuses a key package that is older than the one served, which
@@ -82,13 +95,13 @@ func (n *Node) notOlder(ctx context.Context, topic bus.Topic, kp *group.KeyPacka
 	return nil
 }
 
-// fetchPackages serves FetchService. Answers are in the order asked, empty where
-// an installation has none.
-func (n *Node) fetchPackages(ctx context.Context, payload []byte) ([]byte, error) {
-	request := new(mlsapi.FetchKeyPackagesRequest)
-	if err := parse(payload, request); err != nil {
-		return nil, err
-	}
+// FetchKeyPackages answers in the order asked, empty where an installation has
+// none.
+func (n *Node) FetchKeyPackages(ctx context.Context, request *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
+	return answer(ctx, n, request, n.fetchPackages)
+}
+
+func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
 	if err := checkBatch(len(request.GetInstallationKeys())); err != nil {
 		return nil, err
 	}
@@ -109,5 +122,5 @@ func (n *Node) fetchPackages(ctx context.Context, payload []byte) ([]byte, error
 		t.view(func(p newestPackage) { answer.KeyPackageTlsSerialized = p.bytes })
 		response.KeyPackages = append(response.KeyPackages, answer)
 	}
-	return proto.Marshal(response)
+	return response, nil
 }

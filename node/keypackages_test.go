@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/identity/ethereum"
 	"github.com/conclave-chat/conclave/node"
@@ -54,7 +55,7 @@ func TestKeyPackages(t *testing.T) {
 		t.Errorf("asked for nothing, got %d", len(got))
 	}
 	// Somebody kept an older one, whose private keys are gone.
-	wantCode(t, n.UploadKeyPackage(t.Context(), first), node.CodeInvalid)
+	wantCode(t, n.UploadKeyPackage(t.Context(), first), bus.CodeInvalid)
 }
 
 // W13: what nobody could be added by is refused.
@@ -82,20 +83,20 @@ func TestBadKeyPackagesAreRefused(t *testing.T) {
 		"over the limit": make([]byte, 17<<10),
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantCode(t, n.UploadKeyPackage(t.Context(), b), node.CodeInvalid)
+			wantCode(t, n.UploadKeyPackage(t.Context(), b), bus.CodeInvalid)
 		})
 	}
 	if got := n.fetch(t, p.appID.Bytes()); got[0] != nil {
 		t.Error("a refused key package is served")
 	}
 	_, err := n.FetchKeyPackages(t.Context(), [][]byte{{1}})
-	wantCode(t, err, node.CodeInvalid)
+	wantCode(t, err, bus.CodeInvalid)
 	request, err := proto.Marshal(&mlsapi.FetchKeyPackagesRequest{InstallationKeys: make([][]byte, node.MaxBatch+1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = n.Request(t.Context(), node.FetchService, request)
-	wantCode(t, err, node.CodeInvalid)
+	_, err = n.Request(t.Context(), bus.FetchKeyPackages, request)
+	wantCode(t, err, bus.CodeInvalid)
 }
 
 // A key package leaves the log when its lifetime ends.

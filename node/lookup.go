@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/proto/identityapi"
@@ -65,13 +63,13 @@ func (n *Node) note(ctx context.Context, c *candidate, before, after *identity.S
 	return nil
 }
 
-// getInboxIDs serves InboxesService. Answers are in the order asked; what is not
-// an identifier has no inbox.
-func (n *Node) getInboxIDs(ctx context.Context, payload []byte) ([]byte, error) {
-	request := new(identityapi.GetInboxIdsRequest)
-	if err := parse(payload, request); err != nil {
-		return nil, err
-	}
+// GetInboxIds answers in the order asked; what is not an identifier has no
+// inbox.
+func (n *Node) GetInboxIds(ctx context.Context, request *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
+	return answer(ctx, n, request, n.getInboxIDs)
+}
+
+func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
 	if err := checkBatch(len(request.GetRequests())); err != nil {
 		return nil, err
 	}
@@ -99,7 +97,7 @@ func (n *Node) getInboxIDs(ctx context.Context, payload []byte) ([]byte, error) 
 			answer.InboxId = &inbox
 		}
 	}
-	return proto.Marshal(response)
+	return response, nil
 }
 
 // lookUp finds the inbox that each identifier was linked to last, of those that

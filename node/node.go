@@ -20,6 +20,14 @@
 // the identifier's own topic. A note is only a hint: an answer is given after the
 // inbox's own log confirmed it. So a crash between the two, or an old note, can
 // mislead nobody, and unlinking needs no note. The newest link wins.
+//
+// # Messages
+//
+// Hosts publish group messages and welcomes to the bus themselves; for those who
+// have no bus the node does it. It cannot open what it appends: it judges the
+// framing, the size and the budgets, and the members judge all else. What it
+// serves is what it would have accepted, whoever appended it, so junk in a topic
+// is in nobody's way.
 package node
 
 import (
@@ -29,31 +37,16 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/internal/telemetry"
-)
-
-// The services' names on the bus. Requests and answers are XMTP's messages of
-// the same name; publishing and uploading are answered with an empty one.
-const (
-	PublishService = "node.identity.publish"   // PublishIdentityUpdateRequest
-	UpdatesService = "node.identity.updates"   // GetIdentityUpdatesRequest
-	InboxesService = "node.identity.inboxes"   // GetInboxIdsRequest
-	UploadService  = "node.keypackages.upload" // UploadKeyPackageRequest
-	FetchService   = "node.keypackages.fetch"  // FetchKeyPackagesRequest
-)
-
-// Codes of the *bus.ServiceError that a request may be answered with.
-const (
-	CodeInvalid     = "invalid"     // it will never be accepted as it is
-	CodeExhausted   = "exhausted"   // the inbox's log is full, or the bus is
-	CodeUnavailable = "unavailable" // no verdict now: ask again
 )
 
 // MaxBatch is how many inboxes, identifiers or installations one request asks for.
@@ -64,7 +57,9 @@ type Config struct {
 	Verifier identity.Verifier // required
 	Now      func() time.Time  // judges lifetimes; time.Now when nil
 	Limits   Limits
-	Logger   *slog.Logger // silent when nil
+	// Retention is how long the log keeps what this node appends.
+	Retention Retention
+	Logger    *slog.Logger // silent when nil
 	// Telemetry counts requests; nil costs nothing.
 	Telemetry *telemetry.Telemetry
 }
@@ -74,9 +69,17 @@ type Limits struct {
 	Updates           int // of one inbox; default 256, as on XMTP's network
 	Reserved          int // of those, the last ones, that only revoke or change recovery; default 16
 	Concurrent        int // requests at work at a time; default 16 for each core
+	Streams           int // subscriptions open at a time; default 10,000
+	Filters           int // groups or installations of one subscription; default 10,000
 	CachedInboxes     int // default 10,000, about 2 KB each
 	CachedIdentifiers int // default 50,000, about 200 bytes each
 	CachedKeyPackages int // default 20,000, about 2 KB each
+
+	// What may be published, counted before anything is stored. There is no
+	// limit by default, as on a node of XMTP's that runs by itself: behind a
+	// proxy all callers may look alike.
+	GroupMessages, GroupBytes   Budget // of each group
+	CallerMessages, CallerBytes Budget // of each caller, see WithCaller; welcomes count here only
 }
 
 func (l Limits) withDefaults() Limits {
@@ -85,6 +88,7 @@ func (l Limits) withDefaults() Limits {
 		value int
 	}{
 		{&l.Updates, 256}, {&l.Reserved, 16}, {&l.Concurrent, 16 * runtime.GOMAXPROCS(0)},
+		{&l.Streams, 10_000}, {&l.Filters, 10_000},
 		{&l.CachedInboxes, 10_000}, {&l.CachedIdentifiers, 50_000}, {&l.CachedKeyPackages, 20_000},
 	} {
 		if *f.field <= 0 {
@@ -94,15 +98,40 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// Retention bounds the life of what nobody needs for ever. Zero fields get the
+// default, which is XMTP's; negative ones mean for ever. Commits, proposals,
+// identity updates and commit logs are always kept, a key package for as long as
+// it is valid. What a host publishes to the bus itself has the life that the
+// host gives it.
+type Retention struct {
+	Messages time.Duration // of a group; default 30 days
+	Welcomes time.Duration // default 90 days
+}
+
+func (r Retention) withDefaults() Retention {
+	const day = 24 * time.Hour
+	if r.Messages == 0 {
+		r.Messages = 30 * day
+	}
+	if r.Welcomes == 0 {
+		r.Welcomes = 90 * day
+	}
+	return r
+}
+
 // A Node serves the services until it is closed.
 type Node struct {
 	bus    bus.Bus
 	config Config
 	slots  chan struct{} // one for each request at work
 
+	running context.Context // ends with Close
+	streams atomic.Int64    // open subscriptions
+
 	inboxes     *cache[inboxLog]
 	identifiers *cache[notes]
 	packages    *cache[newestPackage]
+	budgets     *budgets
 
 	close func()
 }
@@ -128,13 +157,16 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 		c.Telemetry = telemetry.Nop()
 	}
 	c.Limits = c.Limits.withDefaults()
-	n := &Node{bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent)}
+	c.Retention = c.Retention.withDefaults()
+	n := &Node{bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent), budgets: newBudgets(c.Limits)}
 	n.inboxes = newCache(b, c.Limits.CachedInboxes, n.readUpdate)
 	n.identifiers = newCache(b, c.Limits.CachedIdentifiers, readNote)
 	n.packages = newCache(b, c.Limits.CachedKeyPackages, readPackage)
 	n.packages.newestOnly = true
 
-	var stops []func()
+	var stop context.CancelFunc
+	n.running, stop = context.WithCancel(context.Background())
+	stops := []func(){stop}
 	stopAll := func() {
 		for _, stop := range stops {
 			stop()
@@ -144,13 +176,16 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 		name   string
 		handle bus.Handler
 	}{
-		{PublishService, n.publishUpdate},
-		{UpdatesService, n.getUpdates},
-		{InboxesService, n.getInboxIDs},
-		{UploadService, n.uploadPackage},
-		{FetchService, n.fetchPackages},
+		{bus.PublishIdentityUpdate, onBus(n.PublishIdentityUpdate)},
+		{bus.GetIdentityUpdates, onBus(n.GetIdentityUpdates)},
+		{bus.GetInboxIds, onBus(n.GetInboxIds)},
+		{bus.VerifySignatures, onBus(n.VerifySmartContractWalletSignatures)},
+		{bus.UploadKeyPackage, onBus(n.UploadKeyPackage)},
+		{bus.FetchKeyPackages, onBus(n.FetchKeyPackages)},
+		{bus.PublishCommitLog, onBus(n.BatchPublishCommitLog)},
+		{bus.QueryCommitLog, onBus(n.BatchQueryCommitLog)},
 	} {
-		stop, err := b.Serve(s.name, n.guarded(s.name, s.handle))
+		stop, err := b.Serve(s.name, s.handle)
 		if err != nil {
 			stopAll()
 			return nil, fmt.Errorf("node: serve %s: %w", s.name, err)
@@ -163,37 +198,60 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 	return n, nil
 }
 
-// Close stops serving and waits for the requests at work. The bus stays open.
+// Close stops serving: it ends the subscriptions, each as soon as its send lets
+// it, and waits for the requests at work. The bus stays open.
 func (n *Node) Close() { n.close() }
 
-// guarded bounds how many requests are at work and for how long, and gives each
-// error its code.
-func (n *Node) guarded(name string, handle bus.Handler) bus.Handler {
+// answer carries out one request: it bounds how many are at work and for how
+// long, and gives each error its code. Its error is a *bus.ServiceError.
+func answer[Q, A proto.Message](ctx context.Context, n *Node, request Q, handle func(context.Context, Q) (A, error)) (A, error) {
+	var none A
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	t, began := n.config.Telemetry, time.Now()
+	defer func() {
+		t.Requests.Inc()
+		t.RequestLatency.Observe(time.Since(began))
+	}()
+	select {
+	case n.slots <- struct{}{}:
+		defer func() { <-n.slots }()
+	case <-ctx.Done():
+		t.RequestsFailed.Inc()
+		return none, &bus.ServiceError{Code: bus.CodeUnavailable, Message: "the node is busy"}
+	}
+	a, err := handle(ctx, request)
+	if err != nil {
+		t.RequestsFailed.Inc()
+		return none, n.refusal(request.ProtoReflect().Descriptor().Name(), err)
+	}
+	return a, nil
+}
+
+// refusal gives an error its code. What is the node's own fault goes to the log.
+func (n *Node) refusal(request protoreflect.Name, err error) *bus.ServiceError {
+	code := codeOf(err)
+	if code == bus.CodeInternal {
+		n.config.Logger.Error("request failed", "request", string(request), "error", err)
+	}
+	return &bus.ServiceError{Code: code, Message: err.Error()}
+}
+
+// onBus makes a method answer requests that come over the bus.
+func onBus[Q any, P interface {
+	*Q
+	proto.Message
+}, A proto.Message](method func(context.Context, P) (A, error)) bus.Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
-		ctx, cancel := context.WithTimeout(ctx, longest)
-		defer cancel()
-		t, began := n.config.Telemetry, time.Now()
-		defer func() {
-			t.Requests.Inc()
-			t.RequestLatency.Observe(time.Since(began))
-		}()
-		select {
-		case n.slots <- struct{}{}:
-			defer func() { <-n.slots }()
-		case <-ctx.Done():
-			t.RequestsFailed.Inc()
-			return nil, &bus.ServiceError{Code: CodeUnavailable, Message: "the node is busy"}
+		request := P(new(Q))
+		if err := proto.Unmarshal(payload, request); err != nil {
+			return nil, &bus.ServiceError{Code: bus.CodeInvalid, Message: fmt.Sprintf("%v: %v", errInvalid, err)}
 		}
-		answer, err := handle(ctx, payload)
+		answer, err := method(ctx, request)
 		if err != nil {
-			t.RequestsFailed.Inc()
-			code := codeOf(err)
-			if code == bus.CodeInternal {
-				n.config.Logger.Error("request failed", "service", name, "error", err)
-			}
-			return nil, &bus.ServiceError{Code: code, Message: err.Error()}
+			return nil, err
 		}
-		return answer, nil
+		return proto.Marshal(answer)
 	}
 }
 
@@ -201,6 +259,9 @@ var (
 	errInvalid = errors.New("invalid request")
 	errLogFull = errors.New("the inbox's log is full")
 	errRaced   = errors.New("others write to this inbox all the time")
+
+	errManyStreams = errors.New("too many subscriptions")
+	errStopping    = errors.New("the node is stopping")
 )
 
 // codeOf sorts an error by what the asker can do about it.
@@ -215,22 +276,16 @@ func codeOf(err error) string {
 	}
 	switch {
 	case is(identity.ErrNeedChain, errRaced, bus.ErrUnavailable, bus.ErrLogRolledBack, bus.ErrConflict,
-		bus.ErrClosed, context.Canceled, context.DeadlineExceeded):
-		return CodeUnavailable
-	case is(errLogFull, bus.ErrFull):
-		return CodeExhausted
-	case is(errInvalid, group.ErrKeyPackage, bus.ErrTooLarge):
-		return CodeInvalid
+		bus.ErrClosed, errStopping, context.Canceled, context.DeadlineExceeded):
+		return bus.CodeUnavailable
+	case is(errLogFull, errManyStreams, errOverBudget, bus.ErrFull):
+		return bus.CodeExhausted
+	case is(errAnswerTooLarge):
+		return bus.CodeTooLarge
+	case is(errInvalid, group.ErrKeyPackage, bus.ErrTooLarge, errors.ErrUnsupported):
+		return bus.CodeInvalid
 	}
 	return bus.CodeInternal
-}
-
-// parse reads a request.
-func parse(payload []byte, request proto.Message) error {
-	if err := proto.Unmarshal(payload, request); err != nil {
-		return fmt.Errorf("%w: %w", errInvalid, err)
-	}
-	return nil
 }
 
 // checkBatch bounds how much one request asks for.

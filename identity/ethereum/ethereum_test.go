@@ -8,20 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
 )
-
-// The widely published EIP-191 hash of "hello".
-func TestHashMessage(t *testing.T) {
-	want := common.HexToHash("0x50b2c43fd39106bafbba0da34fc430e1f91e3c96ea2acee2bc34119f92b37750")
-	if got := ethereum.HashMessage("hello"); got != want {
-		t.Errorf("hash = %s, want %s", got, want)
-	}
-}
 
 func TestKeySignsAsItsAddress(t *testing.T) {
 	k, err := ethereum.GenerateKey()

@@ -50,7 +50,7 @@ func (k *Key) Identifier() identity.Identifier { return k.address }
 // SignMessage signs a text as personal_sign does (EIP-191): 65 bytes R‖S‖V, V 27
 // or 28, S in the lower half.
 func (k *Key) SignMessage(text string) ([]byte, error) {
-	hash := HashMessage(text)
+	hash := identity.HashMessage(text)
 	sig, err := crypto.Sign(hash[:], k.private)
 	if err != nil {
 		return nil, fmt.Errorf("ethereum: sign message: %w", err)

@@ -6,28 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"strconv"
 
-	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 
 	"github.com/conclave-chat/conclave/identity"
 )
 
-// ErrNoChain: a smart contract wallet signed, and the Verifier has no Chain to
-// ask. identity.ErrNeedChain is in its chain: the update may yet be valid.
+// ErrNoChain: a smart contract wallet signed, and there is nobody to ask about
+// its chain. identity.ErrNeedChain is in its chain: the update may yet be valid.
 var ErrNoChain = fmt.Errorf("ethereum: no chain configured: %w", identity.ErrNeedChain)
 
 var errBadSignature = errors.New("ethereum: bad signature")
 
-// A Chain asks smart contract wallets, by ERC-1271 and, for a wallet that is not
-// deployed yet, ERC-6492.
+// A Chain asks smart contract wallets as identity.Verifier says. Chains asks them
+// over JSON-RPC; package node's Client lets a node ask.
 type Chain interface {
-	// VerifySignature asks account on the chain of that id, as of block, whether
-	// sig is its signature over hash. It returns an error with
-	// identity.ErrNeedChain in its chain where it got no answer, any other error
-	// where the answer is no.
-	VerifySignature(chain uint64, account common.Address, hash common.Hash, sig []byte, block uint64) error
+	VerifyContract(account identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error)
 }
 
 // A Verifier implements identity.Verifier. The zero Verifier verifies everything
@@ -44,7 +38,7 @@ func (Verifier) RecoverEOA(message string, sig []byte) (identity.Identifier, []b
 	if err != nil {
 		return identity.Identifier{}, nil, err
 	}
-	hash := HashMessage(message)
+	hash := identity.HashMessage(message)
 	key, err := crypto.SigToPub(hash[:], canonical)
 	if err != nil {
 		return identity.Identifier{}, nil, fmt.Errorf("%w: %w", errBadSignature, err)
@@ -66,17 +60,11 @@ func (Verifier) AddressOf(publicKey []byte) (identity.Identifier, error) {
 }
 
 // VerifyContract implements identity.Verifier.
-func (v Verifier) VerifyContract(chain uint64, account identity.Identifier, block uint64, message string, sig []byte) error {
+func (v Verifier) VerifyContract(account identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
 	if v.Chain == nil {
-		return ErrNoChain
+		return 0, ErrNoChain
 	}
-	return v.Chain.VerifySignature(chain, common.BytesToAddress(account.Bytes()), HashMessage(message), sig, block)
-}
-
-// HashMessage returns EIP-191's hash of a text, as personal_sign makes it.
-func HashMessage(text string) common.Hash {
-	prefix := "\x19Ethereum Signed Message:\n" + strconv.Itoa(len(text))
-	return crypto.Keccak256Hash([]byte(prefix), []byte(text))
+	return v.Chain.VerifyContract(account, block, hash, sig)
 }
 
 // order is the order of secp256k1's group, and halfOrder its half, rounded down.

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/conclave-chat/conclave/bus"
+)
+
+// A Budget is a token bucket: so many a minute in the long run, and so many at
+// once. The zero Budget has no limit. XMTP's public network gives each address
+// 600 messages a minute and 3,000 at once.
+type Budget struct {
+	PerMinute int // 0 or less: no limit
+	Burst     int // 0 or less: PerMinute
+}
+
+// errOverBudget: whoever asks may ask again later; nothing was stored.
+var errOverBudget = errors.New("over budget")
+
+// callerKey is the context key of a caller's name.
+type callerKey struct{}
+
+// WithCaller names who asks, such as an address or a tenant, so that what it
+// publishes is counted against its budget. The name comes from whoever let the
+// caller in, never from the caller. A request without one, as those that come
+// over the bus, counts against no caller's budget.
+func WithCaller(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, callerKey{}, name)
+}
+
+func callerOf(ctx context.Context) string {
+	name, _ := ctx.Value(callerKey{}).(string)
+	return name
+}
+
+// budgets are all the buckets of a node. They are the node's own: of several
+// nodes on one log each gives out its own budget.
+type budgets struct {
+	mu                          sync.Mutex // so that a request takes all or nothing, at one instant
+	groupMessages, groupBytes   *buckets
+	callerMessages, callerBytes *buckets
+}
+
+func newBudgets(l Limits) *budgets {
+	return &budgets{
+		groupMessages: newBuckets(l.GroupMessages), groupBytes: newBuckets(l.GroupBytes),
+		callerMessages: newBuckets(l.CallerMessages), callerBytes: newBuckets(l.CallerBytes),
+	}
+}
+
+// spend takes all that a request wants to publish out of every budget that it
+// counts against, or nothing at all, and then it returns errOverBudget.
+func (b *budgets) spend(now time.Time, caller string, wanted []publication) error {
+	type sum struct{ messages, bytes int }
+	var total sum
+	groups := map[string]sum{}
+	for _, p := range wanted {
+		total = sum{total.messages + 1, total.bytes + len(p.payload)}
+		switch p.topic.Kind() {
+		case bus.GroupMessages, bus.GroupCommits, bus.CommitLog:
+			id := string(p.topic.ID())
+			groups[id] = sum{groups[id].messages + 1, groups[id].bytes + len(p.payload)}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var taken []*rate.Reservation
+	take := func(from *buckets, name string, n int) bool {
+		if from == nil {
+			return true
+		}
+		r := from.reserve(now, name, n)
+		taken = append(taken, r)
+		return r.DelayFrom(now) == 0
+	}
+	whose := ""
+	if caller != "" && !(take(b.callerMessages, caller, total.messages) && take(b.callerBytes, caller, total.bytes)) {
+		whose = "the caller's"
+	}
+	for group, s := range groups {
+		if whose == "" && !(take(b.groupMessages, group, s.messages) && take(b.groupBytes, group, s.bytes)) {
+			whose = "the group's"
+		}
+	}
+	if whose == "" {
+		return nil
+	}
+	for _, r := range taken {
+		r.CancelAt(now)
+	}
+	return fmt.Errorf("%w: %s", errOverBudget, whose)
+}
+
+// maxBuckets bounds how many buckets of a kind are remembered. A bucket has
+// about 200 bytes.
+const maxBuckets = 1 << 16
+
+// buckets are the buckets of one kind by name. Those that were not used for
+// longest are forgotten first, half of them at a time; a forgotten bucket starts
+// full again, which after so many others it mostly is.
+type buckets struct {
+	limit      rate.Limit
+	burst      int
+	young, old map[string]*rate.Limiter
+}
+
+// newBuckets returns nil where there is no limit.
+func newBuckets(b Budget) *buckets {
+	if b.PerMinute <= 0 {
+		return nil
+	}
+	burst := b.Burst
+	if burst <= 0 {
+		burst = b.PerMinute
+	}
+	return &buckets{limit: rate.Limit(float64(b.PerMinute) / 60), burst: burst, young: map[string]*rate.Limiter{}}
+}
+
+// reserve takes n out of a bucket. Who wants more than a bucket ever holds needs
+// a full one.
+func (b *buckets) reserve(now time.Time, name string, n int) *rate.Reservation {
+	return b.bucket(name).ReserveN(now, min(n, b.burst))
+}
+
+func (b *buckets) bucket(name string) *rate.Limiter {
+	l := b.young[name]
+	if l != nil {
+		return l
+	}
+	if len(b.young) >= maxBuckets/2 {
+		b.young, b.old = map[string]*rate.Limiter{}, b.young
+	}
+	if l = b.old[name]; l == nil {
+		l = rate.NewLimiter(b.limit, b.burst)
+	}
+	b.young[name] = l
+	return l
+}
