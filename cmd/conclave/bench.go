@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,7 @@ in the same run. A ratio says how many times the floor was paid.`,
 	f.BoolVar(&o.json, "json", false, "print one JSON object instead of a table")
 	f.Uint64Var(&o.seed, "seed", 1, "what messages and groups are made of")
 	f.StringVar(&o.dir, "dir", "", "directory to work below (default: the system's for temporary files)")
-	cmd.AddCommand(fanoutCommand(c, &o), formCommand(c, &o), commitCommand(c, &o), idleCommand(c, &o), mixedCommand(c, &o))
+	cmd.AddCommand(fanoutCommand(c, &o), formCommand(c, &o), commitCommand(c, &o), idleCommand(c, &o), mixedCommand(c, &o), nodeCommand(c, &o))
 	return cmd
 }
 
@@ -170,6 +171,42 @@ func mixedCommand(c *console, o *benchOptions) *cobra.Command {
 	flags.IntVar(&f.Groups, "groups", 200, "groups of 2 to 50 of them")
 	flags.IntVar(&f.Messages, "messages", 2000, "messages, in groups at random")
 	flags.IntVar(&f.Window, "window", 8*inFlight, "messages under way at a time")
+	return cmd
+}
+
+func nodeCommand(c *console, o *benchOptions) *cobra.Command {
+	var f benchmarks.NodeOptions
+	cmd := &cobra.Command{
+		Use:     "node",
+		Short:   "An XMTP node under clients that speak gRPC",
+		Example: "  conclave bench node --json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(atLeast("rate", f.Rate, 1), atLeast("writers", f.Writers, 1),
+				atLeast("messages", f.Messages, 1), atLeast("clients", f.Clients, 1)); err != nil {
+				return err
+			}
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
+			f.Serve = func(ctx context.Context, dir string) *exec.Cmd {
+				cmd := exec.CommandContext(ctx, program, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--xmtp=127.0.0.1:0", "--xmtp-web=")
+				cmd.Stderr = c.err
+				return cmd
+			}
+			return c.bench(cmd.Context(), *o, func(ctx context.Context, shared benchmarks.Options) (*benchmarks.Report, error) {
+				f.Options = shared
+				return benchmarks.Node(ctx, f)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&f.Rate, "rate", 500, "messages a second, where latency is measured")
+	flags.DurationVar(&f.For, "for", 10*time.Second, "how long latency is measured")
+	flags.IntVar(&f.Writers, "writers", 64, "concurrent writers, where publishes are counted")
+	flags.IntVar(&f.Messages, "messages", 10_000, "messages that they publish")
+	flags.IntVar(&f.Clients, "clients", 2000, "subscribed clients, each with a connection of its own")
 	return cmd
 }
 

@@ -11,11 +11,12 @@ import (
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/bus/xmtp"
 )
 
 // chatOptions are the flags of chat.
 type chatOptions struct {
-	dir, nats          string
+	dir, nats, xmtp    string
 	user, passwordFile string
 	passphraseFile     string
 	light              bool
@@ -41,6 +42,7 @@ else there is.`,
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of your wallet and messages")
 	f.StringVar(&o.nats, "nats", "nats://"+defaultListen, "URL of the backend")
+	f.StringVar(&o.xmtp, "xmtp", "", "URL of an XMTP network to talk on instead, such as http://127.0.0.1:5556")
 	f.StringVar(&o.user, "user", "", "user that the backend asks for")
 	f.StringVar(&o.passwordFile, "password-file", "", "file with that user's password")
 	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of your wallet (default: ask)")
@@ -55,6 +57,8 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	switch {
 	case o.dir == "":
 		return usagef("give --dir, the directory of your wallet and messages")
+	case o.xmtp != "" && o.user != "":
+		return usagef("--user belongs to --nats: an XMTP network asks for none")
 	case o.newGroup == "" && len(o.with) > 0:
 		return usagef("--with belongs to --new-group: give the group a name")
 	case o.newGroup != "" && o.group != "":
@@ -82,10 +86,7 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: jetstream.Credentials{User: o.user, Password: password}, Logger: c.log})
-	if errors.Is(err, bus.ErrUnavailable) {
-		return fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", o.nats, err)
-	}
+	b, err := c.backend(ctx, o, password)
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,18 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 		return err
 	}
 	return t.run()
+}
+
+// backend connects to what the flags name.
+func (c *console) backend(ctx context.Context, o chatOptions, password string) (bus.Bus, error) {
+	if o.xmtp != "" {
+		return xmtp.Open(xmtp.Config{URL: o.xmtp, Logger: c.log})
+	}
+	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: jetstream.Credentials{User: o.user, Password: password}, Logger: c.log})
+	if errors.Is(err, bus.ErrUnavailable) {
+		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", o.nats, err)
+	}
+	return b, err
 }
 
 // short shows an address, or an inbox id, by its ends.

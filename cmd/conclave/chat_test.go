@@ -142,6 +142,35 @@ func TestChat(t *testing.T) {
 	backend.ends()
 }
 
+// TestChatOverXMTP proves that two people talk though one of them reaches the
+// backend by XMTP's API, as a network of its own.
+func TestChatOverXMTP(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "passphrase")
+	if err := os.WriteFile(secret, []byte("a lamp in the fog\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	backend := begin(t, "serve", "--dir", filepath.Join(dir, "backend"), "--listen", "127.0.0.1:0", "--xmtp", "127.0.0.1:0", "--xmtp-web=")
+	network := after(backend.sees("XMTP API"), "at ")
+	nats := after(backend.sees("serving"), "at ")
+	chat := func(name string, more ...string) *session {
+		return begin(t, append([]string{"chat", "--dir", filepath.Join(dir, name), "--passphrase-file", secret, "--insecure-light"}, more...)...)
+	}
+	bo := chat("bo", "--xmtp", network)
+	al := chat("al", "--nats", nats, "--new-group", "Harbour", "--with", after(bo.sees("you are"), "you are "))
+	bo.sees("— Harbour, ")
+	al.types("hello")
+	bo.sees(": hello")
+	bo.types("hello yourself")
+	bo.sees("✓ hello yourself")
+	al.sees(": hello yourself")
+	bo.types("/name Quay")
+	al.sees(`set the group name to "Quay"`)
+	al.ends()
+	bo.ends()
+	backend.ends()
+}
+
 // TestChatWrongPassphrase proves that a wallet does not open with another
 // passphrase, and that this is said.
 func TestChatWrongPassphrase(t *testing.T) {

@@ -28,6 +28,8 @@ type serveOptions struct {
 	user, passwordFile string
 	replicas, shards   int
 	http               string
+	rpc                []string
+	gateway            gatewayOptions
 }
 
 const defaultListen = "127.0.0.1:4222"
@@ -42,12 +44,19 @@ and the network's identity log and key packages on it. It sees no message in the
 clear. Either it runs the NATS server itself, with the log under --dir, or it
 works on servers that are there, with --nats.
 
-Beyond the loopback interface a user and a password are required. On SIGTERM it
-finishes the requests at work, and stops.`,
+With --xmtp it is an XMTP network too, which XMTP's own SDKs use: gRPC, gRPC-web
+for browsers, and JSON for curl, on one port. What they publish, and what others
+publish on NATS, is one log.
+
+Beyond the loopback interface a user and a password are required for NATS. XMTP's
+API is open to anybody, as XMTP's own is, but for --tokens-file or --client-ca.
+On SIGTERM it finishes the requests at work, and stops.`,
 		Example: `  conclave serve --dir /var/lib/conclave
   conclave serve --dir /var/lib/conclave --listen 0.0.0.0:4222 --user host --password-file /etc/conclave/password
+  conclave serve --dir /var/lib/conclave --xmtp
+  conclave serve --dir /var/lib/conclave --xmtp 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem --rpc 1=https://rpc.example
   conclave serve --nats nats://n1:4222,nats://n2:4222,nats://n3:4222 --replicas 3 --http 127.0.0.1:8080`,
-		Args: noArgs,
+		Args: o.gateway.args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.listen == "" && o.nats == "" {
 				o.listen = defaultListen
@@ -64,6 +73,8 @@ finishes the requests at work, and stops.`,
 	f.IntVar(&o.replicas, "replicas", 0, "copies of the log on a cluster, when it is created (default 1)")
 	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
 	f.StringVar(&o.http, "http", "", "host:port for /livez, /readyz and /metrics (default: none)")
+	f.StringArrayVar(&o.rpc, "rpc", nil, "CHAIN=URL of a JSON-RPC endpoint to ask smart contract wallets of that chain, again for each")
+	o.gateway.flags(cmd)
 	return cmd
 }
 
@@ -126,6 +137,14 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := o.gateway.check(); err != nil {
+		return err
+	}
+	wallets, err := chains(o.rpc)
+	if err != nil {
+		return err
+	}
+	defer wallets.Close()
 	var ready atomic.Bool
 	counted := telemetry.Nop()
 	if o.http != "" {
@@ -148,9 +167,18 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return explainBus(o, err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	n, err := node.Serve(ctx, b, node.Config{Verifier: ethereum.Verifier{}, Logger: c.log, Telemetry: counted})
+	// Requests at work are finished on SIGTERM: the node outlives ctx.
+	n, err := node.Serve(context.WithoutCancel(ctx), b, node.Config{Verifier: ethereum.Verifier{Chain: wallets}, Logger: c.log, Telemetry: counted})
 	if err != nil {
 		return err
+	}
+	defer n.Close()
+	if o.gateway.listen != "" {
+		stop, failed := c.serveXMTP(o.gateway, n)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	ready.Store(true)
 	at := o.nats
@@ -162,7 +190,6 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	<-ctx.Done()
 	ready.Store(false)
 	fmt.Fprintln(c.out, "draining")
-	n.Close()
 	return nil
 }
 

@@ -1,0 +1,156 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/conclave-chat/conclave/proto/identityapi"
+	"github.com/conclave-chat/conclave/proto/messageapi"
+	"github.com/conclave-chat/conclave/proto/mlsapi"
+)
+
+// A class says what a procedure costs: which budget it draws on, and how large
+// its request may be.
+type class int
+
+const (
+	calls     class = iota
+	publishes       // identities and key packages
+	sends           // messages: one by one, and as large as they come
+)
+
+// A route is one procedure of a service.
+type route struct {
+	service protoreflect.FullName
+	method  protoreflect.Name
+	class   class
+	handler func(g *Gateway, procedure string, options ...connect.HandlerOption) *connect.Handler
+}
+
+// routes is what a node answers, in the order of XMTP's service definitions.
+func (g *Gateway) routes() []route {
+	const (
+		mls      = "xmtp.mls.api.v1.MlsApi"
+		identity = "xmtp.identity.api.v1.IdentityApi"
+		message  = "xmtp.message_api.v1.MessageApi"
+	)
+	n := g.config.Node
+	return []route{
+		unary(mls, "SendGroupMessages", sends, n.SendGroupMessages),
+		unary(mls, "SendWelcomeMessages", sends, n.SendWelcomeMessages),
+		unary(mls, "RegisterInstallation", publishes, n.RegisterInstallation),
+		unary(mls, "UploadKeyPackage", publishes, n.UploadKeyPackage),
+		unary(mls, "FetchKeyPackages", calls, n.FetchKeyPackages),
+		unary(mls, "QueryGroupMessages", calls, n.QueryGroupMessages),
+		unary(mls, "QueryWelcomeMessages", calls, n.QueryWelcomeMessages),
+		stream(mls, "SubscribeGroupMessages", n.SubscribeGroupMessages),
+		stream(mls, "SubscribeWelcomeMessages", n.SubscribeWelcomeMessages),
+		unary(mls, "BatchPublishCommitLog", calls, n.BatchPublishCommitLog),
+		unary(mls, "BatchQueryCommitLog", calls, n.BatchQueryCommitLog),
+		unary(mls, "GetNewestGroupMessage", calls, n.GetNewestGroupMessage),
+
+		unary(identity, "PublishIdentityUpdate", publishes, n.PublishIdentityUpdate),
+		unary(identity, "GetIdentityUpdates", calls, n.GetIdentityUpdates),
+		unary(identity, "GetInboxIds", calls, n.GetInboxIds),
+		unary(identity, "VerifySmartContractWalletSignatures", calls, n.VerifySmartContractWalletSignatures),
+
+		stream(message, "SubscribeAll", n.SubscribeAll),
+	}
+}
+
+// files declare the services of the table.
+var files = []protoreflect.FileDescriptor{
+	mlsapi.File_mlsapi_mlsapi_proto,
+	identityapi.File_identityapi_identityapi_proto,
+	messageapi.File_messageapi_messageapi_proto,
+}
+
+func unary[Q, A any](service protoreflect.FullName, method protoreflect.Name, of class, answer func(context.Context, *Q) (*A, error)) route {
+	handler := func(_ *Gateway, procedure string, options ...connect.HandlerOption) *connect.Handler {
+		return connect.NewUnaryHandlerSimple(procedure, func(ctx context.Context, request *Q) (*A, error) {
+			if err := callOf(ctx).begin(of, cost(request)); err != nil {
+				return nil, err
+			}
+			a, err := answer(ctx, request)
+			if err != nil {
+				return nil, refusal(ctx, err)
+			}
+			return a, nil
+		}, options...)
+	}
+	return route{service, method, of, handler}
+}
+
+func stream[Q, A any](service protoreflect.FullName, method protoreflect.Name, subscribe func(context.Context, *Q, func(*A) error) error) route {
+	handler := func(g *Gateway, procedure string, options ...connect.HandlerOption) *connect.Handler {
+		g.streams[procedure] = true
+		return connect.NewServerStreamHandlerSimple(procedure, func(ctx context.Context, request *Q, s *connect.ServerStream[A]) error {
+			if err := callOf(ctx).begin(calls, 1); err != nil {
+				return err
+			}
+			return serveStream(ctx, g, s, func(ctx context.Context, send func(*A) error) error {
+				return subscribe(ctx, request, send)
+			})
+		}, options...)
+	}
+	return route{service, method, calls, handler}
+}
+
+// cost is how many tokens a request takes: one for each message that it sends.
+func cost(request any) int {
+	switch r := request.(type) {
+	case *mlsapi.SendGroupMessagesRequest:
+		return max(1, len(r.GetMessages()))
+	case *mlsapi.SendWelcomeMessagesRequest:
+		return max(1, len(r.GetMessages()))
+	}
+	return 1
+}
+
+// procedures puts the table, health and reflection behind their paths.
+func (g *Gateway) procedures() (*http.ServeMux, error) {
+	methods := map[string]protoreflect.MethodDescriptor{}
+	var services []string
+	for _, file := range files {
+		for i := range file.Services().Len() {
+			s := file.Services().Get(i)
+			services = append(services, string(s.FullName()))
+			for j := range s.Methods().Len() {
+				m := s.Methods().Get(j)
+				methods[pathOf(s.FullName(), m.Name())] = m
+			}
+		}
+	}
+	options := []connect.HandlerOption{
+		codecs(),
+		connect.WithReadMaxBytes(maxSmallRequest),
+		connect.WithRecover(g.panicked),
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", g.unimplemented)
+	for _, r := range g.routes() {
+		procedure := pathOf(r.service, r.method)
+		m, declared := methods[procedure]
+		if !declared {
+			return nil, fmt.Errorf("%s is in no service definition", procedure)
+		}
+		with := append(slices.Clip(options), connect.WithSchema(m))
+		if r.class == sends {
+			with = append(with, connect.WithReadMaxBytes(g.config.Limits.RequestBytes))
+		}
+		mux.Handle(procedure, r.handler(g, procedure, with...))
+	}
+	if err := g.health(mux, services, options...); err != nil {
+		return nil, err
+	}
+	return mux, nil
+}
+
+func pathOf(service protoreflect.FullName, method protoreflect.Name) string {
+	return "/" + string(service) + "/" + string(method)
+}
