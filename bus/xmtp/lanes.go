@@ -1,0 +1,57 @@
+package xmtp
+
+import "github.com/conclave-chat/conclave/bus"
+
+// lanes are a feed's streams of one kind. What is followed anew goes to the young
+// one, which is quickly opened again; when that has grown, the settled one takes
+// over all that it has. So a group that is added to thousands comes at once, and
+// the thousands are seldom disturbed.
+//
+// All methods are called with feed.mu held.
+type lanes struct{ settled, young *lane }
+
+// mostYoung is how many logs the young lane may have beside an eighth of those
+// that are settled.
+const mostYoung = 64
+
+func (p lanes) both() [2]*lane { return [2]*lane{p.settled, p.young} }
+
+// add follows topics of a log.
+func (p lanes) add(log logID, after bus.ID, topics []bus.Topic) {
+	if p.settled.covers(log, after) {
+		p.settled.add(log, after, topics)
+		return
+	}
+	p.settled.move(log, p.young) // all topics of a log are in one lane
+	p.young.add(log, after, topics)
+	if len(p.young.logs) > mostYoung+len(p.settled.logs)/8 {
+		for log := range p.young.logs {
+			p.young.move(log, p.settled)
+		}
+	}
+}
+
+// remove unfollows a topic.
+func (p lanes) remove(t bus.Topic) {
+	for _, l := range p.both() {
+		l.remove(t)
+	}
+}
+
+// strand is the one by which a topic is followed now, nil where it is not.
+func (p lanes) strand(t bus.Topic) *strand {
+	for _, l := range p.both() {
+		if s := l.logs[logOf(t)][t]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// forget unfollows everything.
+func (p lanes) forget() {
+	for _, l := range p.both() {
+		clear(l.logs)
+		l.reopenSoon()
+	}
+}
