@@ -99,7 +99,7 @@ func (c *Client) CanMessage(ctx context.Context, addresses ...string) (map[strin
 	return c.host.CanMessage(ctx, addresses...)
 }
 
-// Conversations are this installation's groups.
+// Conversations are this installation's groups and direct messages.
 func (c *Client) Conversations() Conversations { return Conversations{c} }
 
 // Close puts the installation to sleep: it hears of nothing until it is loaded
@@ -111,7 +111,7 @@ type LocalState struct {
 	Dir          string // Config.Dir of its host; empty where the host was given a Store
 	Installation InstallationID
 	Created      time.Time
-	Groups       int
+	Groups       int // and direct messages
 	Messages     int
 	Streams      int
 }
@@ -119,7 +119,7 @@ type LocalState struct {
 // LocalState counts what the local database holds.
 func (c *Client) LocalState(ctx context.Context) (LocalState, error) {
 	s := LocalState{Dir: c.host.dir, Installation: c.info.ID, Created: c.info.Created, Streams: c.host.system.Streams(c.info.ID)}
-	groups, err := c.Conversations().List(ctx)
+	groups, err := c.Conversations().ListAll(ctx)
 	if err != nil {
 		return s, err
 	}

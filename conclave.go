@@ -10,7 +10,9 @@ import (
 	"sync/atomic"
 
 	"github.com/conclave-chat/conclave/actors"
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/bus/xmtp"
 	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
@@ -62,20 +64,19 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		h.onClose(func(context.Context) error { return store.Close() })
 		c.Store, rolledBack = store, store.RolledBack()
 	}
-	embedded := c.Bus == nil && c.NATS == ""
+	embedded := c.embedded()
 	if c.Bus == nil {
-		config := jetstream.Config{URL: c.NATS, Logger: c.Logger}
-		if embedded {
-			config.Dir = filepath.Join(c.Dir, "bus")
-		}
-		b, err := jetstream.Open(ctx, config)
-		if err != nil {
+		if c.Bus, err = openBus(ctx, c); err != nil {
 			return nil, fmt.Errorf("conclave: open bus: %w", err)
 		}
-		h.onClose(func(context.Context) error { return b.Close() })
-		c.Bus = b
+		h.onClose(func(context.Context) error { return c.Bus.Close() })
 	}
-	verifier := ethereum.Verifier{}
+	network := node.NewClient(c.Bus)
+	chains, err := ethereum.NewChains(c.Chains)
+	if err != nil {
+		return nil, fmt.Errorf("conclave: Config.Chains: %w", err)
+	}
+	verifier := ethereum.Verifier{Chain: chains}
 	if embedded || c.ServeNode {
 		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger, Telemetry: c.Telemetry})
 		if err != nil {
@@ -83,20 +84,26 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		}
 		h.onClose(func(context.Context) error { n.Close(); return nil })
 	}
+	// Before the node, which waits for what it asks the chains.
+	h.onClose(func(context.Context) error { chains.Close(); return nil })
+	if len(c.Chains) == 0 {
+		verifier.Chain = network // the node may have some
+	}
 	h.system, err = actors.Open(ctx, actors.Config{
-		Bus:        c.Bus,
-		Store:      c.Store,
-		Network:    node.NewClient(c.Bus),
-		Verifier:   verifier,
-		Keys:       c.Keys,
-		Logger:     c.Logger,
-		Telemetry:  c.Telemetry,
-		Limits:     c.groupLimits(),
-		Sharing:    c.Sharing.level(),
-		RolledBack: rolledBack,
-		IdleAfter:  c.IdleAfter,
-		Now:        c.Now,
-		Fault:      c.Fault,
+		Bus:            c.Bus,
+		Store:          c.Store,
+		Network:        network,
+		Verifier:       verifier,
+		Keys:           c.Keys,
+		Logger:         c.Logger,
+		Telemetry:      c.Telemetry,
+		Limits:         c.groupLimits(),
+		Sharing:        c.Sharing.level(),
+		RolledBack:     rolledBack,
+		IdleAfter:      c.IdleAfter,
+		CommitLogEvery: c.CommitLogEvery,
+		Now:            c.Now,
+		Fault:          c.Fault,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("conclave: open host: %w", err)
@@ -106,6 +113,18 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		return nil, fmt.Errorf("conclave: wake installations: %w", err)
 	}
 	return h, nil
+}
+
+// openBus connects to what the configuration names, or starts a server.
+func openBus(ctx context.Context, c Config) (bus.Bus, error) {
+	if c.XMTP != "" {
+		return xmtp.Open(xmtp.Config{URL: c.XMTP, Logger: c.Logger})
+	}
+	config := jetstream.Config{URL: c.NATS, Logger: c.Logger}
+	if c.embedded() {
+		config.Dir = filepath.Join(c.Dir, "bus")
+	}
+	return jetstream.Open(ctx, config)
 }
 
 func (h *Host) onClose(f func(context.Context) error) { h.closes = append(h.closes, f) }

@@ -25,13 +25,22 @@ type Config struct {
 	// commas, in place of the embedded one. Somebody must serve the node there:
 	// `conclave serve`, or a host with ServeNode.
 	NATS string
+	// XMTP is the URL of an XMTP network to join in place of all this: the gRPC
+	// port of `conclave serve --xmtp`, or of another's deployment. A network
+	// that asks for a token or a client certificate is a Bus, see bus/xmtp.
+	XMTP string
 	// ServeNode also serves the network's identity log and key packages; the
-	// embedded default always does.
+	// embedded default always does, and an XMTP network does it itself.
 	ServeNode bool
 
 	// Bus and Store stand in for the above. The host does not close them.
 	Bus   bus.Bus
 	Store persistence.Store
+
+	// Chains has the URL of a JSON-RPC endpoint, http or https, for each chain id
+	// whose smart contract wallets this host asks by itself. Without any it
+	// believes what the node says about them.
+	Chains map[uint64]string
 
 	// Keys wakes installations with the host. Nil: each is opened by its owner.
 	Keys KeyProvider
@@ -42,6 +51,16 @@ type Config struct {
 	// GroupSize is the number of inboxes that a group may grow to by this
 	// host's commits; 400 where zero. It never decides what is valid.
 	GroupSize int
+
+	// KeyAge is how old the keys may be with which a member sends: past it, and
+	// before its first message in a group that it was added to, it renews them.
+	// 30 days where zero; negative: only by Group.UpdateKeys.
+	KeyAge time.Duration
+
+	// CommitLogEvery is how often the host compares where its groups stand with
+	// what others publish of it, see Info.Forked, and publishes its own; 5
+	// minutes where zero, never where negative.
+	CommitLogEvery time.Duration
 
 	// IdleAfter puts a group or installation to sleep that nobody asked
 	// anything for so long; a minute where zero. Asleep it costs disk only.
@@ -83,10 +102,12 @@ func (s Sharing) level() mls.Level {
 
 func (c Config) validate() (Config, error) {
 	switch {
-	case c.Dir == "" && (c.Store == nil || c.Bus == nil && c.NATS == ""):
+	case c.Dir == "" && (c.Store == nil || c.embedded()):
 		return c, errors.New("conclave: Config.Dir is empty: give a directory, or a Store and a Bus")
-	case c.Bus != nil && c.NATS != "":
-		return c, errors.New("conclave: Config has both a Bus and a NATS URL: give one")
+	case c.Bus != nil && (c.NATS != "" || c.XMTP != "") || c.NATS != "" && c.XMTP != "":
+		return c, errors.New("conclave: Config has more than one of a Bus, a NATS URL and an XMTP URL: give one")
+	case c.ServeNode && (c.XMTP != "" || c.Bus != nil && c.Bus.Info().Foreign):
+		return c, errors.New("conclave: Config.ServeNode: an XMTP network has its own node")
 	case c.GroupSize < 0:
 		return c, errors.New("conclave: Config.GroupSize is negative")
 	}
@@ -99,4 +120,9 @@ func (c Config) validate() (Config, error) {
 	return c, nil
 }
 
-func (c Config) groupLimits() group.Limits { return group.Limits{Members: c.GroupSize} }
+// embedded says that the host has its own NATS server.
+func (c Config) embedded() bool { return c.Bus == nil && c.NATS == "" && c.XMTP == "" }
+
+func (c Config) groupLimits() group.Limits {
+	return group.Limits{Members: c.GroupSize, KeyAge: c.KeyAge}
+}

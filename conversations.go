@@ -13,7 +13,7 @@ import (
 	"github.com/conclave-chat/conclave/group"
 )
 
-// Conversations are the groups of one installation.
+// Conversations are the groups and direct messages of one installation.
 type Conversations struct{ client *Client }
 
 // Permissions are a group's permission preset.
@@ -79,14 +79,24 @@ func (v Conversations) newGroup(ctx context.Context, inboxes []string, o GroupOp
 		}
 		members = []string{c.info.Inbox} // brings the own other installations in
 	}
+	formed, err := v.form(ctx, g, members)
+	if !formed {
+		return nil, err
+	}
+	return g, err
+}
+
+// form adds the first members to a new group. One that is not formed for good
+// is forgotten.
+func (v Conversations) form(ctx context.Context, g *Group, members []string) (formed bool, err error) {
 	err = g.add(ctx, members)
 	if err == nil || ctx.Err() != nil {
-		return g, err
+		return true, err
 	}
 	if info, infoErr := g.Info(ctx); infoErr == nil && info.Epoch > 0 {
-		return g, err // formed, without those whom the error names
+		return true, err // formed, without those whom the error names
 	}
-	return nil, errors.Join(err, system.Forget(ctx, c.info.ID, id))
+	return false, errors.Join(err, v.client.host.system.Forget(ctx, v.client.info.ID, g.id))
 }
 
 // inboxes turns addresses into inboxes that can be added to a group.
@@ -117,22 +127,24 @@ func (h *Host) checkReachable(ctx context.Context, inboxes, names []string) erro
 	return nil
 }
 
-// List returns this installation's groups, from its local database.
+// List returns this installation's groups, from its local database. Direct
+// messages are in ListDms, and both in ListAll.
 func (v Conversations) List(ctx context.Context) ([]*Group, error) {
-	ids, err := v.client.host.system.Groups(ctx, v.client.info.ID)
+	all, err := v.client.host.system.Conversations(ctx, v.client.info.ID, actors.Scope{Kind: group.KindGroup})
 	if err != nil {
 		return nil, fmt.Errorf("conclave: list groups: %w", err)
 	}
-	groups := make([]*Group, len(ids))
-	for i, id := range ids {
-		groups[i] = &Group{v.client, id}
+	groups := make([]*Group, len(all))
+	for i, c := range oneEach(all) {
+		groups[i] = &Group{v.client, c.ID}
 	}
 	return groups, nil
 }
 
-// Get returns one group, or ErrNoGroup.
+// Get returns one group, or ErrNoGroup. It takes a group of a direct message as
+// well, so that whatever Message.Group names can be answered.
 func (v Conversations) Get(ctx context.Context, id GroupID) (*Group, error) {
-	if _, err := v.client.host.system.Rows(ctx, v.client.info.ID, id); err != nil {
+	if _, err := v.client.host.system.Conversation(ctx, v.client.info.ID, id); err != nil {
 		return nil, err
 	}
 	return &Group{v.client, id}, nil
@@ -173,15 +185,15 @@ func (v Conversations) SyncEvery(ctx context.Context, d time.Duration, report fu
 // ends or the loop is left. Like every stream it begins with the call, not with
 // the loop, and is for one loop: so nothing is missed in between.
 func (v Conversations) Stream(ctx context.Context) iter.Seq2[*Group, error] {
-	return stream(ctx, v.client, nil, actors.StreamConversations, func(it actors.Item) (*Group, error) {
+	return stream(ctx, v.client, actors.Scope{Kind: group.KindGroup}, actors.StreamConversations, func(it actors.Item) (*Group, error) {
 		return &Group{v.client, it.Group}, nil
 	})
 }
 
-// StreamAllMessages yields the messages of all groups, those joined later
-// included: see Group.Stream.
+// StreamAllMessages yields the messages of all groups and direct messages, those
+// joined later included: see Group.Stream.
 func (v Conversations) StreamAllMessages(ctx context.Context) iter.Seq2[*Message, error] {
-	return stream(ctx, v.client, nil, actors.StreamMessages, func(it actors.Item) (*Message, error) {
+	return stream(ctx, v.client, actors.Scope{}, actors.StreamMessages, func(it actors.Item) (*Message, error) {
 		return v.client.host.message(it.Group, it.Message)
 	})
 }
@@ -198,13 +210,13 @@ type ActiveChange struct {
 // apps that show whether one can write. A removal is also in the group's
 // messages, as a *GroupUpdated that names this inbox.
 func (v Conversations) StreamActive(ctx context.Context) iter.Seq2[ActiveChange, error] {
-	return stream(ctx, v.client, nil, actors.StreamActive, func(it actors.Item) (ActiveChange, error) {
+	return stream(ctx, v.client, actors.Scope{}, actors.StreamActive, func(it actors.Item) (ActiveChange, error) {
 		return ActiveChange{&Group{v.client, it.Group}, it.Active}, nil
 	})
 }
 
-func stream[T any](ctx context.Context, c *Client, id *GroupID, kind actors.StreamKind, show func(actors.Item) (T, error)) iter.Seq2[T, error] {
-	st, err := c.host.system.Stream(ctx, c.info.ID, id, kind)
+func stream[T any](ctx context.Context, c *Client, scope actors.Scope, kind actors.StreamKind, show func(actors.Item) (T, error)) iter.Seq2[T, error] {
+	st, err := c.host.system.Stream(ctx, c.info.ID, scope, kind)
 	if err != nil {
 		return func(yield func(T, error) bool) {
 			var none T

@@ -28,6 +28,8 @@ var (
 	ErrBadAddress           = identity.ErrBadAddress         // not an address, or its checksum is wrong
 	ErrTooManyInstallations = actors.ErrTooManyInstallations // the inbox has as many as one may have
 	ErrGroupFull            = group.ErrGroupFull             // see *GroupFullError for the limit
+	ErrAddressTaken         = actors.ErrAddressTaken         // the wallet belongs to another inbox
+	ErrNotOwner             = actors.ErrNotOwner             // not the wallet that the inbox names as its recovery address
 	ErrMemberNotReachable   = errors.New("conclave: address has no installation to message")
 )
 
@@ -37,12 +39,16 @@ var (
 	ErrNotMember = group.ErrNotMember // the inbox is not in the group
 	ErrForbidden = group.ErrForbidden // the group's permissions do not let this member do that
 	ErrInactive  = group.ErrInactive  // this installation is not a member any more
-	ErrTooLarge  = group.ErrTooLarge  // over the limit of an envelope or a field
-	ErrRefused   = group.ErrRefused   // the network said no, as often as it was asked
-	ErrNoGroup   = actors.ErrNoGroup  // this installation has no such group
-	ErrNoMessage = group.ErrNoMessage // no failed message of that id
-	ErrAsleep    = actors.ErrAsleep   // the client was closed, or its local database deleted
-	ErrClosed    = actors.ErrClosed   // the host is closed
+	ErrRevoked   = group.ErrRevoked   // this installation was taken back by its inbox
+	ErrPaused    = group.ErrPaused    // the group asks for a newer client than this one
+
+	ErrNewerProfile = group.ErrNewerProfile // the group follows rules of a later XMTP version
+	ErrTooLarge     = group.ErrTooLarge     // over the limit of an envelope or a field
+	ErrRefused      = group.ErrRefused      // the network said no, as often as it was asked
+	ErrNoGroup      = actors.ErrNoGroup     // this installation has no such group
+	ErrNoMessage    = group.ErrNoMessage    // no failed message of that id
+	ErrAsleep       = actors.ErrAsleep      // the client was closed, or its local database deleted
+	ErrClosed       = actors.ErrClosed      // the host is closed
 )
 
 // Deleting a local database.

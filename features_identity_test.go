@@ -376,3 +376,73 @@ func publish(t *testing.T, b bus.Bus, draft *identity.Draft, wallets ...*ethereu
 		t.Fatal(err)
 	}
 }
+
+// X27: an inbox with as many installations as one may have takes another
+// once one was taken back; who was taken back reads nothing that is sent later.
+func TestRevokeInstallations(t *testing.T) {
+	w := newWorld(t)
+	wallet, signatures := w.wallet()
+	var all []*conclave.Client
+	for i := range 10 {
+		all = append(all, w.installation(wallet, string(rune('a'+i))))
+	}
+	bo := w.client()
+	g := w.newGroup(conclave.GroupOptions{}, bo, all[0])
+	w.send(g, "to all")
+	if _, err := w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{Database: "one too many"}); !errors.Is(err, conclave.ErrTooManyInstallations) {
+		t.Fatalf("an eleventh installation: %v", err)
+	}
+	stranger, _ := w.wallet()
+	if err := all[0].RevokeInstallations(w.ctx, stranger, all[1].InstallationID()); !errors.Is(err, conclave.ErrNotOwner) {
+		t.Errorf("revoked by a stranger: %v", err)
+	}
+	before := signatures.Load()
+	w.do(w.host.RevokeInstallations(w.ctx, wallet, all[0].InboxID(), all[1].InstallationID(), all[2].InstallationID()))
+	w.do(all[0].RevokeInstallations(w.ctx, wallet, all[1].InstallationID())) // again: nothing
+	if n := signatures.Load() - before; n != 1 {
+		t.Errorf("the wallet signed %d times", n)
+	}
+	w.installation(wallet, "one that has room now")
+	w.do(all[0].RevokeAllOtherInstallations(w.ctx, wallet))
+	state := must[conclave.InboxState](t)(w.host.InboxState(w.ctx, all[0].InboxID()))
+	if !slices.Equal(state.Installations, []conclave.InstallationID{all[0].InstallationID()}) {
+		t.Errorf("left are %v", state.Installations)
+	}
+}
+
+// X26: an inbox gains a wallet, which signs as its first one does, and loses it
+// again with the installations that it registered.
+func TestAddAndRemoveAccount(t *testing.T) {
+	w := newWorld(t)
+	first, _ := w.wallet()
+	second, signatures := w.wallet()
+	c := w.installation(first, "")
+	w.do(c.AddAccount(w.ctx, second))
+	w.do(c.AddAccount(w.ctx, second)) // again: nothing
+	if n := signatures.Load(); n != 1 {
+		t.Errorf("the wallet signed %d times", n)
+	}
+	other := w.installation(second, "")
+	if other.InboxID() != c.InboxID() {
+		t.Error("the second wallet has an inbox of its own")
+	}
+	if err := c.AddAccount(w.ctx, w.ownerOfAnother()); !errors.Is(err, conclave.ErrAddressTaken) {
+		t.Errorf("a wallet of another inbox: %v", err)
+	}
+	if err := c.RemoveAccount(w.ctx, second, first.Address()); !errors.Is(err, conclave.ErrNotOwner) {
+		t.Errorf("removed by a wallet that may not: %v", err)
+	}
+	w.do(c.RemoveAccount(w.ctx, first, second.Address()))
+	state := must[conclave.InboxState](t)(w.host.InboxState(w.ctx, c.InboxID()))
+	if !slices.Equal(state.Addresses, []string{first.Address()}) || !slices.Equal(state.Installations, []conclave.InstallationID{c.InstallationID()}) {
+		t.Errorf("left are %v and %v", state.Addresses, state.Installations)
+	}
+}
+
+// ownerOfAnother is a wallet that has an inbox.
+func (w *world) ownerOfAnother() conclave.Signer {
+	w.t.Helper()
+	wallet, _ := w.wallet()
+	w.installation(wallet, "")
+	return wallet
+}

@@ -67,6 +67,7 @@ type Info struct {
 	Epoch       uint64
 	Active      bool   // this installation is a member
 	Stalled     string // why the group cannot go on here; empty: it can
+	Forked      bool   // the group's commit log says that the others are in another epoch
 }
 
 // Info reads the group's metadata and state, from the local database.
@@ -83,6 +84,7 @@ func (g *Group) Info(ctx context.Context) (Info, error) {
 			Epoch:       r.Epoch(),
 			Active:      r.Active(),
 			Stalled:     r.Stalled(),
+			Forked:      r.Forked(),
 		}
 	})
 }
@@ -301,7 +303,7 @@ func (g *Group) do(ctx context.Context, wish group.Input) error {
 // when they are published. A loop that is slow costs bounded memory and loses
 // nothing.
 func (g *Group) Stream(ctx context.Context) iter.Seq2[*Message, error] {
-	return stream(ctx, g.client, &g.id, actors.StreamMessages, func(it actors.Item) (*Message, error) {
+	return stream(ctx, g.client, actors.Scope{Group: &g.id}, actors.StreamMessages, func(it actors.Item) (*Message, error) {
 		return g.client.host.message(it.Group, it.Message)
 	})
 }

@@ -82,6 +82,7 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	if err := s.commit(ctx, &b, installation.vault, id, replica.Epoch(), fx.Save, persistence.Durable); err != nil {
 		return GroupID{}, fmt.Errorf("actors: store group: %w", err)
 	}
+	installation.catalogue.add(conversationOf(id, replica.Summary()))
 	if installation.listens() {
 		return id, s.names.Tell(groupName(in, id), setLive{true})
 	}
@@ -312,7 +313,7 @@ func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) erro
 		}
 	}
 	var b persistence.Batch
-	for t := group.TableMeta; t <= group.TableSent; t++ {
+	for t := group.TableMeta; t <= group.TableCommit; t++ {
 		if t.Shared() {
 			continue
 		}
@@ -330,5 +331,6 @@ func (s *System) Forget(ctx context.Context, in InstallationID, id GroupID) erro
 	if err := installation.vault.Apply(ctx, &b, persistence.Lazy); err != nil {
 		return err
 	}
+	installation.catalogue.remove(id)
 	return s.sweep(ctx, id)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/conclave-chat/conclave/persistence"
 	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/identityapi"
+	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
 // A Network is what a host asks of the network's own services: the identity
@@ -32,6 +33,10 @@ type Network interface {
 	UploadKeyPackage(ctx context.Context, keyPackage []byte) error
 	// FetchKeyPackages answers in the order asked; nil where there is none.
 	FetchKeyPackages(ctx context.Context, installations [][]byte) ([][]byte, error)
+	// PublishCommitLog appends entries to the commit logs of their groups.
+	PublishCommitLog(ctx context.Context, entries []*mlsapi.PublishCommitLogRequest) error
+	// QueryCommitLog reads a page of each log; it answers in the order asked.
+	QueryCommitLog(ctx context.Context, queries []*mlsapi.QueryCommitLogRequest) ([]*mlsapi.QueryCommitLogResponse, error)
 }
 
 // A directory remembers the identity log of the inboxes that this host has met,

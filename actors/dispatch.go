@@ -250,9 +250,19 @@ const (
 
 // read returns the next envelopes of a group above after; fewer than pageSize
 // means that the log's end was reached. A page that reached the end is not
-// kept, since the end moves.
+// kept, since the end moves; and whoever came to wait for one that others had
+// begun reads once more, since what is to be seen may have been published in
+// between.
 func (r *reader) read(ctx context.Context, id GroupID, after bus.ID) ([]group.Delivered, error) {
-	key := pageKey{id, after}
+	items, joined, err := r.page(ctx, pageKey{id, after})
+	if joined && err == nil && len(items) < pageSize {
+		items, _, err = r.page(ctx, pageKey{id, after}) // begun since, by whomever
+	}
+	return items, err
+}
+
+// page reads a page, or joins those who are reading it.
+func (r *reader) page(ctx context.Context, key pageKey) (items []group.Delivered, joined bool, err error) {
 	r.mu.Lock()
 	p := r.pages[key]
 	if p == nil {
@@ -264,7 +274,7 @@ func (r *reader) read(ctx context.Context, id GroupID, after bus.ID) ([]group.De
 			r.order = r.order[1:]
 		}
 		r.mu.Unlock()
-		p.items, p.err = r.fetch(r.ctx, id, after)
+		p.items, p.err = r.fetch(r.ctx, key.group, key.after)
 		if p.err != nil || len(p.items) < pageSize {
 			r.mu.Lock()
 			if r.pages[key] == p {
@@ -273,14 +283,14 @@ func (r *reader) read(ctx context.Context, id GroupID, after bus.ID) ([]group.De
 			r.mu.Unlock()
 		}
 		close(p.done)
-		return p.items, p.err
+		return p.items, false, p.err
 	}
 	r.mu.Unlock()
 	select {
 	case <-p.done:
-		return p.items, p.err
+		return p.items, true, p.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, true, ctx.Err()
 	}
 }
 

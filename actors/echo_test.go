@@ -26,7 +26,7 @@ func (b lateAnswers) Publish(ctx context.Context, t bus.Topic, payload []byte, o
 func TestEchoBeforeAnswer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		p := w.people(2)
-		st, err := w.sys.Stream(w.ctx, p[0], nil, StreamMessages) // hears of news at once
+		st, err := w.sys.Stream(w.ctx, p[0], Scope{}, StreamMessages) // hears of news at once
 		w.ok(err)
 		defer st.Close()
 		id := w.group(p[0])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,14 +29,16 @@ func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
 		a.resolve(ctx.Self(), fx.Resolve)
 	}
 	for _, f := range fx.Fetch {
+		if f.Identities {
+			a.fetchIdentities(ctx.Self(), f)
+			continue
+		}
 		a.fetch(ctx.Self(), f)
 	}
 	for _, e := range fx.Emit {
 		a.emit(e)
 	}
-	if len(fx.Emit) > 0 {
-		a.settle()
-	}
+	a.settle() // an intent may be over without an event
 	return nil
 }
 
@@ -77,6 +80,7 @@ func (a *groupActor) emit(e group.Event) {
 			reply.Answer(Accepted{Intent: e.Intent, Unreachable: e.Unreachable}, e.Err)
 		}
 		delete(a.waiting, e.Intent)
+		a.answerKnown()
 	case group.MessageChanged:
 		if e.Message.Status != group.StatusUnpublished {
 			for _, reply := range a.senders[e.Message.ID] {
@@ -86,11 +90,35 @@ func (a *groupActor) emit(e group.Event) {
 		}
 	case group.Stalled:
 		a.sys.log.Error("group stalled", groupAttr(a.id), installationAttr(a.in.id), keyReason, e.Reason)
+	case group.ForkChanged:
+		if e.Forked {
+			a.sys.log.Error("group forked: the commit log has another epoch", groupAttr(a.id), installationAttr(a.in.id))
+		} else {
+			a.sys.log.Info("group not forked", groupAttr(a.id), installationAttr(a.in.id))
+		}
 	case group.Rejected:
 		a.sys.log.Debug("envelope rejected", groupAttr(a.id), keyErr, e.Reason)
 	}
 	a.sys.count(e)
-	a.sys.streams.emit(a.in.id, a.id, e)
+	a.sys.streams.emit(a.in.id, conversationOf(a.id, a.replica.Summary()), e)
+}
+
+// answerKnown answers who waits for a message that is a draft no more, and that
+// nobody told of: the log had it already, sent by somebody else.
+func (a *groupActor) answerKnown() {
+	if len(a.senders) == 0 {
+		return
+	}
+	drafts := a.replica.Drafts()
+	for id, replies := range a.senders {
+		if slices.ContainsFunc(drafts, func(m group.Message) bool { return m.ID == id }) {
+			continue
+		}
+		for _, reply := range replies {
+			reply.Answer(group.StatusPublished, nil)
+		}
+		delete(a.senders, id)
+	}
 }
 
 // resolve looks identity states up, beside the mailbox, until the network
@@ -122,8 +150,7 @@ func (a *groupActor) fetch(self engine.Ref, f group.Fetch) {
 		var answer group.Input
 		a.sys.persist(ctx, &a.alarm, "key packages not fetched", func() error {
 			fetched, err := a.sys.fetchInboxes(ctx, f)
-			var refused *bus.ServiceError
-			if errors.As(err, &refused) {
+			if refused := new(bus.ServiceError); errors.As(err, &refused) && !waits(refused) {
 				answer, err = group.Refused{Intent: f.Intent, Reason: refused.Message}, nil
 			} else if err == nil {
 				answer = fetched
@@ -134,6 +161,12 @@ func (a *groupActor) fetch(self engine.Ref, f group.Fetch) {
 			_ = a.sys.engine.Tell(self, answer)
 		}
 	})
+}
+
+// waits reports whether a service's refusal says no more than "not now": it is
+// asked again, which is no attempt.
+func waits(refused *bus.ServiceError) bool {
+	return refused.Code == bus.CodeUnavailable || refused.Code == bus.CodeExhausted
 }
 
 // fetchChunk is how many key packages one request asks for: they come to about

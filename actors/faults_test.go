@@ -95,7 +95,7 @@ func TestPanicsAllTheTime(t *testing.T) {
 func TestAPanicSkipsNoWelcome(t *testing.T) {
 	inWorld(t, func(w *world) {
 		p := w.people(2)
-		st, err := w.sys.Stream(w.ctx, p[1], nil, StreamConversations)
+		st, err := w.sys.Stream(w.ctx, p[1], Scope{}, StreamConversations)
 		w.ok(err)
 		synctest.Wait()
 		dice := rand.New(rand.NewPCG(1, 2))

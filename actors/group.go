@@ -155,11 +155,10 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		a.syncs = append(a.syncs, pendingSync{reply: ctx.Later(), read: a.nextRead()})
 		return nil
 	case syncNow:
-		a.sync(ctx)
-		return nil
+		return a.sync(ctx)
 	case syncAt:
 		if bus.ID(a.replica.Cursor()) != m.last || a.reading() || a.wanted() {
-			a.sync(ctx)
+			return a.sync(ctx)
 		}
 		return nil
 	case look:
@@ -253,6 +252,10 @@ func (a *groupActor) wish(ctx *engine.Context, w wish) error {
 		}
 		w.input = send
 	}
+	if send, ok := w.input.(group.Send); ok {
+		send.Check = a.sys.checks.due(a.id, a.sys.cfg.Now(), checkOnSend, true)
+		w.input = send
+	}
 	fx, err := a.replica.Step(w.input)
 	if err != nil {
 		return err
@@ -311,14 +314,18 @@ func (a *groupActor) awaitMessage(ctx *engine.Context, id group.MessageID) error
 
 // sync answers once the log was read to its end and what was on its way out has
 // its outcome. Who is no member any more has nothing to read.
-func (a *groupActor) sync(ctx *engine.Context) {
+func (a *groupActor) sync(ctx *engine.Context) error {
 	if !a.replica.Active() && !a.wanted() {
 		ctx.Reply(nil)
-		return
+		return nil
+	}
+	if err := a.check(ctx); err != nil {
+		return err
 	}
 	a.alarm.ring()
 	a.read(ctx)
 	a.syncs = append(a.syncs, pendingSync{ctx.Later(), a.nextRead(), a.replica.Outstanding()})
+	return nil
 }
 
 // wanted reports whether the replica waits for a read of the log, or for
@@ -340,7 +347,7 @@ func (a *groupActor) settle() {
 	}
 	outstanding := a.replica.Outstanding()
 	a.syncs = slices.DeleteFunc(a.syncs, func(s pendingSync) bool {
-		if a.ended < s.read || slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
+		if a.ended < s.read || !a.replica.Paused() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
 			return false
 		}
 		s.reply.Answer(nil, nil)

@@ -14,12 +14,15 @@ import (
 )
 
 // A hostActor keeps the host itself going: it runs the reader of the bus, and
-// starts it again should it fail; and it wakes the installations whose keys the
-// host can get, a few at a time, so that a restart is no stampede.
+// starts it again should it fail; it wakes the installations whose keys the host
+// can get, a few at a time, so that a restart is no stampede; and it gives them
+// their turns to replace their key packages.
 type hostActor struct {
 	sys  *System
 	stop context.CancelFunc
 	done chan struct{}
+
+	turns keyTurns
 }
 
 const hostName = "host"
@@ -48,6 +51,8 @@ func (a *hostActor) Start(ctx *engine.Context) error {
 		}()
 		a.sys.feed.run(c)
 	})
+	a.keysScan(ctx)
+	a.tendLater(ctx)
 	return nil
 }
 
@@ -67,6 +72,28 @@ func (a *hostActor) Receive(ctx *engine.Context, msg any) error {
 		return crash(m.err)
 	case wakeAll:
 		return a.wakeAll(ctx)
+	case tendCommitLogs:
+		if m.of == a { // not of a life before a crash
+			a.tendCommitLogs(ctx)
+		}
+		return nil
+	case commitLogsTended:
+		if m.of == a {
+			a.tendLater(ctx)
+		}
+		return nil
+	case keysDue:
+		a.keysDue(ctx, m.in, m.delay)
+		return nil
+	case keysTurn:
+		a.keysTurn(ctx)
+		return nil
+	case keysDone:
+		a.keysDone(ctx, m)
+		return nil
+	case keysScan:
+		a.keysScan(ctx)
+		return nil
 	}
 	return fmt.Errorf("actors: host actor was told %T", msg)
 }

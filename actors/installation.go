@@ -25,6 +25,9 @@ type installation struct {
 	record *record
 	vault  *persistence.Vault
 	env    group.Env
+	keys   keeper
+
+	catalogue catalogue
 
 	mu   sync.Mutex
 	live int // streams and handlers that want to hear at once
@@ -229,6 +232,7 @@ func (s *System) announce(ctx context.Context, in *installation) error {
 		return fmt.Errorf("actors: store registration: %w", err)
 	}
 	in.record = &done
+	in.keys.set(done.Created.Add(keyPackageAge))
 	return nil
 }
 
@@ -262,7 +266,16 @@ func (s *System) Wake(ctx context.Context, id InstallationID, key persistence.Ke
 			return Installation{}, err
 		}
 	}
-	return s.keep(in).describe(), nil
+	ring, err := s.keyRing(ctx, in)
+	if err != nil {
+		return Installation{}, err
+	}
+	in.keys.set(ring.due())
+	kept := s.keep(in)
+	if kept == in && in.keys.isDue(s.cfg.Now()) {
+		s.tellHost(keysDue{in, keyPackageSoon})
+	}
+	return kept.describe(), nil
 }
 
 func (s *System) assemble(rec *record, vault *persistence.Vault, signer *mls.Signer) *installation {

@@ -20,6 +20,8 @@ const (
 	typeKeyPackage   persistence.RecordType = 2 // hash of a public key: the secrets behind it
 	typeWelcomes     persistence.RecordType = 3 // (empty): how far the welcomes were read
 	typeAside        persistence.RecordType = 4 // id: a welcome whose pointee was not there, after its time
+	typeKeyRing      persistence.RecordType = 5 // (empty): which key packages are due, replaced, and to be deleted
+	typeWelcomed     persistence.RecordType = 6 // (empty): a welcome was taken since the key package was replaced
 	typeGroupTables  persistence.RecordType = 16
 )
 
@@ -46,7 +48,7 @@ type record struct {
 	Database   string    `json:"database"`
 	HMACKey    []byte    `json:"hmac_key"`
 	Created    time.Time `json:"created"`
-	KeyPackage []byte    `json:"key_package"`      // the newest, as uploaded
+	KeyPackage []byte    `json:"key_package"`      // that of the registration
 	Update     []byte    `json:"update,omitempty"` // the signed registration, until the network has it
 }
 

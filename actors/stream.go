@@ -24,12 +24,12 @@ const prefixStream = "s/"
 // queue is no part of the actor, and its mailbox carries hints only, so neither
 // does a crash.
 type Stream struct {
-	sys  *System
-	in   *installation
-	only *GroupID // nil: all groups
-	kind StreamKind
-	ref  engine.Ref
-	once sync.Once
+	sys   *System
+	in    *installation
+	scope Scope
+	kind  StreamKind
+	ref   engine.Ref
+	once  sync.Once
 
 	mu     sync.Mutex
 	queue  []Item
@@ -49,9 +49,10 @@ const (
 
 // An Item is one piece of news.
 type Item struct {
-	Group   GroupID
-	Message group.Message // of StreamMessages
-	Active  bool          // of StreamActive
+	Group        GroupID
+	Message      group.Message // of StreamMessages
+	Active       bool          // of StreamActive
+	Conversation Conversation  // of StreamConversations
 }
 
 const (
@@ -69,27 +70,27 @@ type streams struct {
 
 // emit tells the streams that want an event. Of messages only what is published
 // is handed on, so nobody hears of one twice.
-func (r *streams) emit(in InstallationID, id GroupID, e group.Event) {
+func (r *streams) emit(in InstallationID, c Conversation, e group.Event) {
 	switch e := e.(type) {
 	case group.MessageChanged:
 		if e.Message.Status == group.StatusPublished {
-			r.tell(in, StreamMessages, Item{Group: id, Message: e.Message})
+			r.tell(in, c, StreamMessages, Item{Group: c.ID, Message: e.Message})
 		}
 	case group.Activated:
-		r.tell(in, StreamActive, Item{Group: id, Active: true})
+		r.tell(in, c, StreamActive, Item{Group: c.ID, Active: true})
 	case group.Deactivated:
-		r.tell(in, StreamActive, Item{Group: id})
+		r.tell(in, c, StreamActive, Item{Group: c.ID})
 	}
 }
 
 // joined tells the streams of conversations.
-func (r *streams) joined(in InstallationID, id GroupID) {
-	r.tell(in, StreamConversations, Item{Group: id})
+func (r *streams) joined(in InstallationID, c Conversation) {
+	r.tell(in, c, StreamConversations, Item{Group: c.ID, Conversation: c})
 }
 
-func (r *streams) tell(in InstallationID, kind StreamKind, item Item) {
+func (r *streams) tell(in InstallationID, c Conversation, kind StreamKind, item Item) {
 	for _, st := range r.ofInstallation(in) {
-		if st.kind == kind && (st.only == nil || *st.only == item.Group) {
+		if st.kind == kind && st.scope.has(c) {
 			st.push(item)
 		}
 	}
@@ -136,19 +137,19 @@ func (r *streams) remove(st *Stream) {
 }
 
 // Stream starts a stream: from now on the installation hears of news at once.
-// What its groups have not read yet comes first. id nil means all groups, those
-// joined later included.
-func (s *System) Stream(ctx context.Context, in InstallationID, id *GroupID, kind StreamKind) (*Stream, error) {
+// What its groups have not read yet comes first. Groups joined later are
+// included where the scope has them.
+func (s *System) Stream(ctx context.Context, in InstallationID, scope Scope, kind StreamKind) (*Stream, error) {
 	installation, err := s.installation(in)
 	if err != nil {
 		return nil, err
 	}
-	if id != nil {
-		if err := s.knows(ctx, in, *id); err != nil {
+	if scope.Group != nil {
+		if err := s.knows(ctx, in, *scope.Group); err != nil {
 			return nil, err
 		}
 	}
-	st := &Stream{sys: s, in: installation, only: id, kind: kind, tail: map[GroupID]group.Position{}, behind: map[GroupID]bool{}}
+	st := &Stream{sys: s, in: installation, scope: scope, kind: kind, tail: map[GroupID]group.Position{}, behind: map[GroupID]bool{}}
 	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
 	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
@@ -167,16 +168,12 @@ func (s *System) Stream(ctx context.Context, in InstallationID, id *GroupID, kin
 // mark notes where the store's history ends now: the stream is about what comes
 // after it. It is called when news are queued already, so that there is no gap.
 func (st *Stream) mark(ctx context.Context) error {
-	ids := []GroupID{}
-	if st.only != nil {
-		ids = append(ids, *st.only)
-	} else {
-		var err error
-		if ids, err = groupsOf(ctx, st.in.vault); err != nil {
-			return err
-		}
+	conversations, err := st.sys.list(ctx, st.in, st.scope)
+	if err != nil {
+		return err
 	}
-	for _, id := range ids {
+	for _, c := range conversations {
+		id := c.ID
 		last, err := group.History(st.sys.rows(ctx, st.in, id), group.HistoryQuery{Newest: true, Limit: 1})
 		if err != nil {
 			return err

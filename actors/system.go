@@ -64,7 +64,10 @@ type Config struct {
 	RolledBack bool          // the store is older than what was once saved: renew keys before sending
 	IdleAfter  time.Duration // an actor without messages for so long is put to sleep; default 1 minute
 	Rand       io.Reader
-	Now        func() time.Time
+	// CommitLogEvery is how often the commit logs of the host's groups are read
+	// and written; 5 minutes where zero, never where negative.
+	CommitLogEvery time.Duration
+	Now            func() time.Time
 
 	// Fault, where not nil, is asked at every point where a host may fail: it
 	// may panic, and at PointSave it may return an error. It is how a host is
@@ -105,6 +108,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Limits.CommitBytes = min(c.Limits.CommitBytes, most*9/10)
 	}
 	c.IdleAfter = cmp.Or(c.IdleAfter, time.Minute)
+	c.CommitLogEvery = cmp.Or(c.CommitLogEvery, commitLogEvery)
 	return c, nil
 }
 
@@ -119,14 +123,16 @@ type System struct {
 	shared group.Shared      // nil: nothing
 	space  persistence.Realm // the trust domain whose rows are shared
 
-	inboxes  *directory
-	feed     *dispatcher
-	reader   *reader
-	streams  streams
-	pointees pointees
-	sweeper  sweeper
-	restarts atomic.Uint64
-	unscrape func()
+	inboxes    *directory
+	feed       *dispatcher
+	reader     *reader
+	streams    streams
+	checks     checks
+	pointees   pointees
+	sweeper    sweeper
+	commitLogs commitLogs
+	restarts   atomic.Uint64
+	unscrape   func()
 
 	ctx  context.Context // ends when the host closes
 	stop context.CancelFunc
@@ -163,6 +169,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		return nil, err
 	}
 	s.names = engine.NewDirectory(s.engine, s.behaviour)
+	s.checks = checks{at: map[GroupID]time.Time{}}
 	s.pointees = pointees{bus: cfg.Bus, kept: map[[32]byte]*pointee{}}
 	feed, err := cfg.Bus.Open(s.ctx)
 	if err != nil {
@@ -227,6 +234,13 @@ func (s *System) Close(ctx context.Context) error {
 		err = errors.Join(err, ctx.Err())
 	}
 	return errors.Join(err, s.cfg.Store.Sync(ctx))
+}
+
+// closing reports whether the host is closed, or about to be.
+func (s *System) closing() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
 }
 
 // beside runs work that an actor must not wait for. Its result comes back as a
@@ -318,6 +332,10 @@ func (s *System) count(e group.Event) {
 		t.Rejected.Of(reasonOf(e.Reason)).Inc()
 	case group.Stalled:
 		t.Stalls.Inc()
+	case group.ForkChanged:
+		if e.Forked {
+			t.Forks.Inc()
+		}
 	}
 }
 

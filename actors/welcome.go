@@ -447,14 +447,20 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 	}
 	var b persistence.Batch
 	a.passed(&b, m.id, a.fresh(m.id))
+	a.in.welcomed(&b)
 	if err := a.sys.commit(ctx.Context(), &b, a.in.vault, id, replica.Epoch(), fx.Save, persistence.Lazy); err != nil {
 		return crash(fmt.Errorf("save group: %w", err))
 	}
+	a.sys.renewSoon(a.in)
+	conversation := conversationOf(id, replica.Summary())
+	a.in.catalogue.add(conversation)
 	for _, e := range fx.Emit {
 		a.sys.count(e)
-		a.sys.streams.emit(a.in.id, id, e)
+		a.sys.streams.emit(a.in.id, conversation, e)
 	}
-	a.sys.streams.joined(a.in.id, id)
+	if !a.sys.hasTwin(ctx.Context(), a.in, conversation) {
+		a.sys.streams.joined(a.in.id, conversation)
+	}
 	if a.live {
 		// The group's actor wakes, loads what was just saved, and follows.
 		return a.sys.names.Tell(name, setLive{true})
@@ -479,9 +485,11 @@ func (a *installationActor) reenter(ctx *engine.Context, name string, m prepared
 	}
 	var b persistence.Batch
 	a.passed(&b, m.id, a.fresh(m.id))
+	a.in.welcomed(&b)
 	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
 		return crash(err)
 	}
+	a.sys.renewSoon(a.in)
 	return nil
 }
 

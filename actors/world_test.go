@@ -15,6 +15,7 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 	membus "github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
 	"github.com/conclave-chat/conclave/internal/telemetry"
 	"github.com/conclave-chat/conclave/node"
@@ -37,6 +38,8 @@ type world struct {
 	keys  persistence.StaticKeys
 	sys   *System
 
+	wallets map[InstallationID]*ethereum.Key
+
 	mu    sync.Mutex
 	fault func(Point) error
 }
@@ -46,8 +49,8 @@ type world struct {
 func inWorld(t *testing.T, run func(w *world), change ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, ctx: t.Context(), log: membus.New(membus.Config{}), store: memstore.New(), keys: persistence.StaticKeys{}, tel: telemetry.Nop()}
-		w.line = &line{Bus: w.log.Connect(), attempts: map[[32]byte]int{}}
+		w := &world{t: t, ctx: t.Context(), log: membus.New(membus.Config{}), store: memstore.New(), keys: persistence.StaticKeys{}, tel: telemetry.Nop(), wallets: map[InstallationID]*ethereum.Key{}}
+		w.line = &line{Bus: w.log.Connect(), attempts: map[[32]byte]int{}, asked: map[string]int{}}
 		n, err := node.Serve(w.ctx, w.log, node.Config{Verifier: ethereum.Verifier{}})
 		if err != nil {
 			t.Fatal(err)
@@ -153,13 +156,33 @@ func (w *world) person() InstallationID {
 	w.t.Helper()
 	wallet, err := ethereum.GenerateKey()
 	w.ok(err)
-	in, err := w.sys.Register(w.ctx, Registration{Signer: wallet, Key: func(id InstallationID) (persistence.Key, error) {
+	return w.register(wallet, "")
+}
+
+func (w *world) register(wallet *ethereum.Key, database string) InstallationID {
+	w.t.Helper()
+	in, err := w.sys.Register(w.ctx, Registration{Signer: wallet, Database: database, Key: func(id InstallationID) (persistence.Key, error) {
 		key := persistence.Key(sha256.Sum256(id[:]))
 		w.keys[id] = key
 		return key, nil
 	}})
 	w.ok(err)
+	w.wallets[in.ID] = wallet
 	return in.ID
+}
+
+// another registers one more installation of somebody's inbox.
+func (w *world) another(of InstallationID) InstallationID {
+	w.t.Helper()
+	return w.register(w.wallets[of], "another")
+}
+
+// revoke takes an installation of somebody's inbox back.
+func (w *world) revoke(of, in InstallationID) {
+	w.t.Helper()
+	id, err := identity.InstallationFrom(in[:])
+	w.ok(err)
+	w.ok(w.sys.Revoke(w.ctx, w.wallets[of], w.inbox(of), id))
 }
 
 func (w *world) people(n int) []InstallationID {
@@ -284,7 +307,7 @@ func (w *world) agree(id GroupID, members ...InstallationID) {
 // stream opens a stream of an installation's messages.
 func (w *world) stream(in InstallationID) *Stream {
 	w.t.Helper()
-	st, err := w.sys.Stream(w.ctx, in, nil, StreamMessages)
+	st, err := w.sys.Stream(w.ctx, in, Scope{}, StreamMessages)
 	w.ok(err)
 	synctest.Wait()
 	return st
@@ -337,6 +360,8 @@ type line struct {
 	answer   func(bus.Topic) error // after a publish, in place of its answer
 	slow     func(bus.Topic)       // before an answer about a topic is on its way
 	attempts map[[32]byte]int      // publishes begun, by payload
+	asked    map[string]int        // requests begun, by service
+	silent   string                // a service that cannot be reached
 }
 
 var errCut = errors.Join(bus.ErrUnavailable, errors.New("the line is cut"))
@@ -417,6 +442,20 @@ func (l *line) state() (mended <-chan struct{}, err error) {
 	return nil, nil
 }
 
+// requests is how often a service was asked.
+func (l *line) requests(service string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked[service]
+}
+
+// silence makes a service one that cannot be reached; empty: none is.
+func (l *line) silence(service string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = service
+}
+
 // tries is how often somebody tried to publish a payload.
 func (l *line) tries(payload []byte) int {
 	l.mu.Lock()
@@ -474,6 +513,13 @@ func (l *line) End(ctx context.Context, topic bus.Topic) (bus.ID, error) {
 func (l *line) Request(ctx context.Context, service string, payload []byte) ([]byte, error) {
 	if _, err := l.state(); err != nil {
 		return nil, err
+	}
+	l.mu.Lock()
+	l.asked[service]++
+	silent := l.silent == service
+	l.mu.Unlock()
+	if silent {
+		return nil, errCut
 	}
 	return l.Bus.Request(ctx, service, payload)
 }

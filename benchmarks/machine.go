@@ -38,14 +38,16 @@ func Revision() string {
 
 // PeakMemory is the most memory that this process ever held resident, in
 // bytes; 0 where the system does not tell.
-func PeakMemory() int64 { return procBytes("VmHWM") }
+func PeakMemory() int64 { return procBytes("self", "VmHWM") }
 
 // Resident is the memory that this process holds resident now, in bytes; 0
 // where the system does not tell.
-func Resident() int64 { return procBytes("VmRSS") }
+func Resident() int64 { return residentOf("self") }
 
-func procBytes(field string) int64 {
-	kb, _, _ := strings.Cut(procField("/proc/self/status", field), " ")
+func residentOf(process string) int64 { return procBytes(process, "VmRSS") }
+
+func procBytes(process, field string) int64 {
+	kb, _, _ := strings.Cut(procField("/proc/"+process+"/status", field), " ")
 	n, _ := strconv.ParseInt(kb, 10, 64)
 	return n << 10
 }

@@ -113,6 +113,7 @@ func (switchedOff) Close() error { return nil }
 type silence struct{ closed chan struct{} }
 
 func (silence) Follow(context.Context, bus.ID, ...bus.Topic) error { return bus.ErrUnavailable }
+func (silence) FollowAll(context.Context) error                    { return bus.ErrUnavailable }
 func (silence) Unfollow(...bus.Topic)                              {}
 
 func (f silence) Next(ctx context.Context) ([]bus.Envelope, error) {

@@ -17,8 +17,8 @@ import (
 )
 
 // MaxSize is the most bytes of an EncodedContent, and of a content that was
-// compressed in one.
-const MaxSize = 1 << 20
+// compressed in one: a text of 1 MiB, and what a type puts around it.
+const MaxSize = 1<<20 + 4<<10
 
 var (
 	// ErrTooLarge: over MaxSize. It will never fit.

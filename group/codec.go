@@ -51,11 +51,23 @@ type rowDecoder struct {
 }
 
 func rowReader(b []byte, format byte) *rowDecoder {
-	r := &rowDecoder{b: b}
-	if got := r.take(1); r.err == nil && got[0] != format {
-		r.fail(fmt.Sprintf("format %d, want %d", got[0], format))
+	r, got := rowReaderUpTo(b, format)
+	if r.err == nil && got != format {
+		r.fail(fmt.Sprintf("format %d, want %d", got, format))
 	}
 	return r
+}
+
+// rowReaderUpTo reads a row that older versions wrote in other formats.
+func rowReaderUpTo(b []byte, newest byte) (r *rowDecoder, format byte) {
+	r = &rowDecoder{b: b}
+	if first := r.take(1); r.err == nil {
+		format = first[0]
+	}
+	if r.err == nil && (format == 0 || format > newest) {
+		r.fail(fmt.Sprintf("format %d, want at most %d", format, newest))
+	}
+	return r, format
 }
 
 func (r *rowDecoder) fail(what string) {

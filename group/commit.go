@@ -23,6 +23,7 @@ func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
 		s.drop(it)
 		return nil
 	case epoch != s.group.Epoch():
+		s.recordFailed(d, CommitWrongEpoch)
 		s.reject(d, it.sealed.hash, errStaleCommit)
 		s.unseal(it)
 		return nil
@@ -52,19 +53,19 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		return nil
 	}
 	if v.err != nil {
+		s.recordFailed(d, resultOf(v.err))
 		s.reject(d, hash, v.err)
 		if own != nil && own.state != stateFailed {
 			s.fail(own, v.err)
 		}
 		return nil
 	}
-	if want := v.after.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
-		s.waiting = &d // until a newer version of this client loads the replica
-		s.stall("the group needs version " + want + " of its clients")
-		return nil
+	if s.pauseBelow(v.after) {
+		return nil // the cursor stays: a newer client goes on from here
 	}
 	next, err := s.group.Merge(c)
 	if err != nil {
+		s.recordFailed(d, CommitUndecryptable)
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		if errors.Is(err, mls.ErrCannotDecryptPath) {
 			// Everybody else goes on without us: a member's doing, or a fault.
@@ -85,11 +86,16 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	}
 	s.advance(d)
 	s.applied, s.commit = d.ID, hash
-	s.rotated = s.rotated || own != nil
+	s.appliedAt = d.Time
+	if own != nil {
+		s.rotated = d.Time
+	}
 	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
+	before := s.group
 	s.enter(next, v.after)
+	s.recordApplied(d, before)
 	s.settle(d, own)
 	return nil
 }
@@ -116,6 +122,8 @@ func (s *step) settle(d Delivered, own *intent) {
 	for _, it := range s.intents {
 		switch {
 		case it.isSend() || own != nil && it.id == own.id:
+		case own != nil && it.isFreshen():
+			s.done(it, nil) // the own commit had a path
 		case it.state == stateFailed:
 			s.drop(it)
 		case it.inFlight() && !it.isReoffer():
@@ -180,6 +188,10 @@ func (s *step) accomplished(it *intent) {
 	rest := it.remaining
 	it = s.unseal(it)
 	it = s.change(it, func(it *intent) {
+		if _, ok := it.wish.(Refresh); ok {
+			it.wish, it.remaining = Refresh{Inboxes: rest}, nil
+			return
+		}
 		it.wish, it.remaining = AddMembers{Inboxes: rest}, nil
 	})
 	s.saveIntent(it)
@@ -191,8 +203,11 @@ func (s *step) accomplished(it *intent) {
 func (s *step) plan(it *intent) (*intent, error) {
 	if needsFetch(it.wish) && it.got == nil {
 		it = s.change(it, func(it *intent) { it.state = stateFetching })
-		s.fx.Fetch = append(s.fx.Fetch, Fetch{Intent: it.id, Inboxes: s.fetchList(it.wish)})
+		s.fx.Fetch = append(s.fx.Fetch, Fetch{Intent: it.id, Inboxes: s.fetchList(it.wish), Identities: it.isCheck()})
 		return it, nil
+	}
+	if it.isCheck() {
+		return s.checked(it), nil
 	}
 	c, err := s.draftCommit(it)
 	if err != nil {

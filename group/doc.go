@@ -21,6 +21,7 @@
 //	join.go       creating, joining, joining again
 //	snapshot.go   rows, and how a replica comes back
 //	rewind.go     when the log goes backwards
+//	commitlog.go  how members notice that they stand in different epochs
 //	history.go    reading messages back
 //
 // and below them XMTP's own forms: profile.go, metadata.go, policy.go,

@@ -70,6 +70,10 @@ type IdentityAt struct {
 type Fetch struct {
 	Intent  uint64
 	Inboxes []string
+	// Identities asks for no key packages. Nothing depends on such a Fetch but
+	// how soon changes are noticed: a network that does not answer is answered
+	// for with what is known.
+	Identities bool
 }
 
 // An Event tells a listener what changed. Events are emitted after the rows
@@ -94,6 +98,12 @@ type (
 		ID     uint64
 		Reason error
 	}
+	// ForkChanged: by the group's commit log the others are in another epoch
+	// than this replica, or are not after all.
+	ForkChanged struct {
+		Forked bool
+		Commit uint64 // that tells
+	}
 	// IntentDone: a wish has its outcome. Err is nil where it came true or
 	// needed nothing; Unreachable lists inboxes that could not be added.
 	IntentDone struct {
@@ -110,6 +120,7 @@ func (Deactivated) event()    {}
 func (Stalled) event()        {}
 func (Resumed) event()        {}
 func (Rejected) event()       {}
+func (ForkChanged) event()    {}
 func (IntentDone) event()     {}
 
 // A Row is one change of the store. Rows of a table with Shared set belong to
@@ -140,6 +151,7 @@ const (
 	TableTree     Table = 11 // MLS, shared: ratchet trees
 	TableBody     Table = 12 // shared: by Position, a message's body
 	TableSent     Table = 13 // by message id: an own message that is Published
+	TableCommit   Table = 14 // by slot: what the last commits did, of members that publish that
 )
 
 // Shared reports whether co-hosted members share the table's rows.

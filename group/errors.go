@@ -33,6 +33,13 @@ var (
 	ErrRefused = errors.New("group: refused")
 	// ErrUnanswered: nobody answered as often as it was tried.
 	ErrUnanswered = errors.New("group: no answer")
+	// ErrRevoked: this installation's inbox has taken it back.
+	ErrRevoked = errors.New("group: this installation was revoked")
+	// ErrPaused: the group asks for a newer client than this one.
+	ErrPaused = errors.New("group: paused until this client is newer")
+	// ErrNewerProfile: the group follows rules of a later XMTP version than the
+	// profile has. Nothing of it is read by the old rules.
+	ErrNewerProfile = errors.New("group: uses a newer XMTP profile")
 	// ErrCorrupt: the rows are not what a replica wrote.
 	ErrCorrupt = errors.New("group: stored state is corrupt")
 )

@@ -102,5 +102,8 @@ const (
 	RuleAdderUnknown    = errAdderUnknown
 )
 
+// RecordAll makes a replica write down what commits do where it publishes none.
+func RecordAll(env *Env) { env.recordAll = true }
+
 // WelcomeKey is the post-quantum key that welcomes are wrapped to.
 func (k *KeyPackage) WelcomeKey() []byte { return k.wrapper }

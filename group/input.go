@@ -26,6 +26,8 @@ type (
 		// Known says that the store has the message as Published, see Sent: it
 		// is not sent a second time, however long ago that was.
 		Known bool
+		// Check looks at the members first, as CheckMembers does.
+		Check bool
 	}
 
 	// Retry starts a Failed message again under the same id.
@@ -62,6 +64,12 @@ type (
 
 	// KeyUpdate gives this member a fresh key pair, which heals a compromise.
 	KeyUpdate struct{}
+
+	// CheckMembers compares the members' newest identities with those that the
+	// group has them at, and becomes a Refresh of those that moved. What is
+	// wished after it waits for that: a message sent after it is not for an
+	// installation that was revoked before. It is not stored.
+	CheckMembers struct{}
 )
 
 // An AdminChange is what UpdateAdmins does to its inbox.
@@ -103,6 +111,10 @@ type (
 		End  uint64 // the newest ID that the log had
 		Mark uint64 // the Effects.Read that is answered
 	}
+
+	// Attested says what the group's commit log has for a commit: see
+	// CommitLog.Judge.
+	Attested Applied
 
 	// Rewound says that the log went backwards: End is its newest ID now. Rows
 	// are the replica's, with all its effects saved: what is beyond the end is
@@ -176,9 +188,11 @@ func (UpdateMetadata) input()    {}
 func (UpdatePermissions) input() {}
 func (UpdateAdmins) input()      {}
 func (KeyUpdate) input()         {}
+func (CheckMembers) input()      {}
 func (Delivered) input()         {}
 func (CaughtUp) input()          {}
 func (Rewound) input()           {}
+func (Attested) input()          {}
 func (Published) input()         {}
 func (Refused) input()           {}
 func (Unknown) input()           {}

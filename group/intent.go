@@ -93,6 +93,12 @@ func (it *intent) isSend() bool { _, ok := it.wish.(Send); return ok }
 // isReoffer reports whether the intent repeats a commit that the log lost.
 func (it *intent) isReoffer() bool { _, ok := it.wish.(reoffer); return ok }
 
+// isFreshen reports whether the intent is a key update that falls due on its own.
+func (it *intent) isFreshen() bool { _, ok := it.wish.(freshen); return ok }
+
+// isCheck reports whether the intent only looks whether there is something to do.
+func (it *intent) isCheck() bool { _, ok := it.wish.(CheckMembers); return ok }
+
 // inFlight reports whether the intent's bytes may be in the log unread.
 func (it *intent) inFlight() bool { return it.state == stateSealed || it.state == stateUnsettled }
 
@@ -291,6 +297,9 @@ func (s *step) caughtUpTo(in CaughtUp) error {
 		return nil // an older read, or one that stopped at a delivery that waits
 	}
 	s.caughtUp, s.reading = true, 0
+	if s.paused {
+		return nil // what was in flight may be in what is not read
+	}
 	for _, it := range s.intents {
 		switch {
 		case it.state == stateUnsettled && it.mark <= in.Mark:

@@ -53,13 +53,12 @@ func (c *CreateConfig) validate() error {
 	return nil
 }
 
-// dmMembers are the two inboxes of a direct message, in an order that both
-// would choose.
+// dmMembers are the two inboxes of a direct message, its creator first.
 func (c *CreateConfig) dmMembers(creator string) [2]string {
 	if c.Kind != KindDM {
 		return [2]string{}
 	}
-	return [2]string{min(creator, c.Peer), max(creator, c.Peer)}
+	return [2]string{creator, c.Peer}
 }
 
 const groupIDSize = 16
@@ -97,7 +96,7 @@ func Create(env Env, c CreateConfig) (*Replica, Effects, error) {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
 	}
 	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, caughtUp: true}}
-	s.rotated = true // the creator's keys are of no key package
+	s.rotated, s.appliedAt = c.Now, c.Now // the creator's keys are of no key package
 	if err := s.begun(g); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
 	}
@@ -110,6 +109,7 @@ func (s *step) begun(g *mls.Group) (err error) {
 	if s.meta, err = s.decode(g.Extensions()); err != nil {
 		return err
 	}
+	s.kind, s.dm = s.meta.Kind, s.meta.DM
 	s.saveMLS(g.Rows(s.saved))
 	s.group, s.saved, s.opened = g, g, s.phase()
 	s.addStorageKey()
@@ -170,7 +170,7 @@ func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 		Welcome:    m,
 	})
 	if err != nil {
-		return nil, Effects{}, fmt.Errorf("%w: join: %w", ErrRejected, err)
+		return nil, Effects{}, fmt.Errorf("%w: join: %w", ErrRejected, beyondProfile(err))
 	}
 	if len(g.GroupID()) != groupIDSize {
 		return nil, Effects{}, errWrongGroup
@@ -210,7 +210,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
 	s.settled = c.Resolved
-	if err := s.checkMembers(g, meta); err != nil {
+	if err := s.checkTree(g, meta); err != nil {
 		return err
 	}
 	if err := checkKind(meta, adder, s.env.Inbox); err != nil {
@@ -218,6 +218,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	}
 	s.facts = facts{created: c.Created, addedBy: adder, welcome: c.WelcomeID}
 	s.cursor, s.lastCommit, s.applied = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
+	s.appliedAt = c.Created
 	if c.Previous != nil {
 		s.succeed(c.Previous)
 	}
@@ -234,9 +235,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	}
 	message.Position = positionOf(s.cursor, message.ID)
 	s.put(TableMessage, message.Position.key(), s.encodeIndex(message, g.Epoch(), true))
-	if want := meta.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
-		s.stall("the group needs version " + want + " of its clients")
-	}
+	s.pauseBelow(meta)
 	s.read()
 	s.settled = false
 	if err := s.begun(g); err != nil {
@@ -265,11 +264,11 @@ func (s *step) succeed(p *Replica) {
 	s.removals = p.removals
 }
 
-// checkMembers compares the tree with the membership list: every leaf is an
+// checkTree compares the tree with the membership list: every leaf is an
 // installation that its inbox owned at the cited update, and every such
 // installation has a leaf or is named as failed. The result is equal for all
 // who join this tree with this list.
-func (s *step) checkMembers(g *mls.Group, meta *Metadata) error {
+func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	h := sha256.New()
 	h.Write([]byte("members"))
 	h.Write(g.Context().TreeHash)

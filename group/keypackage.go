@@ -37,6 +37,15 @@ type KeyPackage struct {
 // Installation returns the installation's public key.
 func (k *KeyPackage) Installation() []byte { return k.MLS.LeafNode.SignatureKey }
 
+// PublicKeys returns the keys to which a welcome may be wrapped.
+func (k *KeyPackage) PublicKeys() [][]byte {
+	keys := [][]byte{k.MLS.InitKey}
+	if k.wrapper != nil {
+		keys = append(keys, k.wrapper)
+	}
+	return keys
+}
+
 // ParseKeyPackage decodes and verifies a key package. Its lifetime is judged
 // when it is used, see ValidAt.
 func ParseKeyPackage(realm *mls.Realm, b []byte) (*KeyPackage, error) {
@@ -154,13 +163,7 @@ func (*KeyPackageSecrets) GoString() string { return "[redacted]" }
 
 // PublicKeys returns the keys to which a welcome may be wrapped: hosts find the
 // secrets for a welcome by the key that it names.
-func (s *KeyPackageSecrets) PublicKeys() [][]byte {
-	keys := [][]byte{s.KeyPackage.MLS.InitKey}
-	if s.KeyPackage.wrapper != nil {
-		keys = append(keys, s.KeyPackage.wrapper)
-	}
-	return keys
-}
+func (s *KeyPackageSecrets) PublicKeys() [][]byte { return s.KeyPackage.PublicKeys() }
 
 const keyPackageFormat = 1
 

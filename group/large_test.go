@@ -79,3 +79,58 @@ func TestFourHundred(t *testing.T) {
 		t.Errorf("%d bodies for 3 messages", bodies)
 	}
 }
+
+// TestSplitCommit: 400 inboxes of two installations each are more than one
+// commit holds on a network with envelopes of 1 MiB. They come in several, each
+// with its own welcomes; whoever came with an earlier one follows the later.
+// S26, S28, C10.
+func TestSplitCommit(t *testing.T) {
+	const inboxes = 400
+	w := newWorld(t)
+	var ids []string
+	for i := range inboxes {
+		name := fmt.Sprintf("m%03d", i)
+		ids = append(ids, w.install(name, name).inbox.id)
+		w.install(name+"b", name)
+	}
+	alice := w.homes["m000"]
+	alice.limits.PayloadBytes, alice.limits.CommitBytes = 1<<20, 900_000
+	w.run(words("create m000"))
+	alice.step(group.AddMembers{Inboxes: ids})
+	for alice.replica.Pending() {
+		alice.send("")
+		alice.deliver()
+	}
+	commits, welcomes := 0, 0
+	for _, e := range w.log {
+		if len(e.payload) > 1<<20 {
+			t.Errorf("envelope of %d bytes", len(e.payload))
+		}
+		switch e.topic {
+		case group.TopicCommits:
+			commits++
+		case group.TopicWelcomes:
+			welcomes++
+		}
+	}
+	if commits != 2 || welcomes != 2*inboxes-1+commits {
+		t.Errorf("%d commits and %d welcomes, want 2 and %d (a pointer for each and two pointees)", commits, welcomes, 2*inboxes-1+2)
+	}
+	for _, name := range w.order {
+		w.homes[name].deliver()
+	}
+	alice.step(group.Send{Content: []byte("to all"), Now: w.tick()})
+	alice.send("")
+	for _, name := range w.order {
+		h := w.homes[name]
+		h.deliver()
+		if h.replica == nil || h.replica.Epoch() != uint64(commits) {
+			t.Fatalf("%s did not come in", name)
+		}
+		list, err := group.History(h.reader(), group.HistoryQuery{Newest: true, Limit: 1})
+		if err != nil || len(list) != 1 || string(list[0].Content) != "to all" {
+			t.Fatalf("%s: %v, %v", name, list, err)
+		}
+	}
+	w.agree()
+}

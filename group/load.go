@@ -46,14 +46,15 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	if s.meta, err = s.decode(s.group.Extensions()); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
+	if s.kind == 0 { // the rows are of a version that did not keep it
+		s.kind, s.dm, s.dirt = s.meta.Kind, s.meta.DM, true
+	}
 	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
 	if !s.stranded() {
 		s.stalled = "" // whatever it waited for is asked for again
-		if want := s.meta.Attributes[AttributeMinimumVersion]; !versionAtLeast(s.env.Version, want) {
-			s.stall("the group needs version " + want + " of its clients")
-		}
+		s.pauseBelow(s.meta)
 	}
 	if s.group.Active() {
 		s.read()

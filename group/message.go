@@ -222,6 +222,30 @@ func (k HMACKey) Derive(group []byte, period int64) ([]byte, error) {
 	return hkdf.Key(sha256.New, ikm, []byte("libXMTP HKDF salt!"), string(info), 42)
 }
 
+// A PushKey is the key of one period of 30 days in one group: whoever has it can
+// tell its inbox's messages from others'. It prints as [redacted].
+type PushKey struct {
+	Key   []byte
+	Epoch int64 // the period, counted from 1970
+}
+
+func (PushKey) String() string   { return "[redacted]" }
+func (PushKey) GoString() string { return "[redacted]" }
+
+// Around derives the keys of the period at a time, of the one before it and of
+// the one after it: a push server is told in advance.
+func (k HMACKey) Around(group []byte, at time.Time) (keys []PushKey, err error) {
+	now := at.Unix() / hmacPeriod
+	for period := now - 1; period <= now+1; period++ {
+		key, err := k.Derive(group, period)
+		if err != nil {
+			return nil, fmt.Errorf("group: derive push key: %w", err)
+		}
+		keys = append(keys, PushKey{key, period})
+	}
+	return keys, nil
+}
+
 // mark computes an envelope's sender_hmac. Without a key it is zeros, which
 // everybody accepts and which hides nothing and tells nothing.
 func (k HMACKey) mark(group []byte, at time.Time, data []byte) ([]byte, error) {

@@ -15,7 +15,7 @@ import (
 // needsFetch reports whether a wish is planned from fresh identities.
 func needsFetch(wish Input) bool {
 	switch wish.(type) {
-	case AddMembers, RemoveMembers, Refresh:
+	case AddMembers, RemoveMembers, Refresh, CheckMembers:
 		return true
 	}
 	return false
@@ -34,6 +34,9 @@ func (s *step) fetchList(wish Input) []string {
 		if list = slices.Clone(w.Inboxes); len(list) == 0 {
 			list = slices.Sorted(maps.Keys(s.meta.Members))
 		}
+	}
+	if _, ok := wish.(CheckMembers); ok {
+		return slices.Sorted(maps.Keys(s.meta.Members))
 	}
 	if s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
 		list = slices.Insert(list, 0, s.env.Inbox) // first: a commit that is split must cite it at once
@@ -87,7 +90,7 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		}
 		return s.draftMembership(it.got, still)
 	case Refresh:
-		return s.draftMembership(it.got, nil)
+		return s.draftMembership(s.stillMembers(it.got), nil)
 	case UpdateMetadata:
 		if err := s.mayUpdateMetadata(w); err != nil {
 			return commitDraft{}, err
@@ -109,8 +112,21 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		return contextDraft(exts, extPermissions, w.Permissions.encode(), s.meta.Permissions.equal(&w.Permissions)), nil
 	case KeyUpdate:
 		return commitDraft{}, nil // no proposal, only a path
+	case freshen:
+		return commitDraft{moot: !s.isStale(w.at)}, nil
 	}
 	return commitDraft{}, fmt.Errorf("%w: nothing to commit for %T", ErrInvalid, it.wish)
+}
+
+// stillMembers leaves out whom somebody removed since it was fetched: a Refresh
+// brings nobody back.
+func (s *step) stillMembers(got *Fetched) *Fetched {
+	still := *got
+	still.Inboxes = slices.DeleteFunc(slices.Clone(got.Inboxes), func(in FetchedInbox) bool {
+		_, member := s.meta.Members[in.Inbox]
+		return !member
+	})
+	return &still
 }
 
 // contextDraft replaces one extension of the group's context. The proposal
@@ -225,6 +241,9 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 		if _, member := p.group.Find(key); member {
 			reached = true
 			continue
+		}
+		if ownsInstallation(before, key) {
+			continue // failed before: only what an inbox gained may be added
 		}
 		k := packages[string(key)]
 		if k == nil {

@@ -1,9 +1,12 @@
 package group
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/conclave-chat/conclave/mls"
 )
@@ -79,6 +82,10 @@ type Limits struct {
 	PayloadBytes int // one envelope; default 2 MiB
 	CommitBytes  int // above it a commit is split; default 900 KB, so that a node with 1 MiB envelopes takes it
 	InFlight     int // messages of one group on their way at a time; default 32
+	// KeyAge is how old the keys may be with which a member sends: past it, and
+	// in a group that it was added to, a key update comes before its message.
+	// Default 30 days; negative: never of its own accord.
+	KeyAge time.Duration
 }
 
 // WithDefaults fills the fields that are zero.
@@ -91,7 +98,23 @@ func (l Limits) WithDefaults() Limits {
 			*f.field = f.value
 		}
 	}
+	if l.KeyAge == 0 {
+		l.KeyAge = 30 * 24 * time.Hour
+	}
 	return l
+}
+
+// beyondProfile names the reason where a group asks of its members what the
+// profile does not have. A group that libxmtp 1.11 has migrated does: it names
+// extension 0xff05 and takes proposals by reference. While a member lacks that,
+// RFC 9420 lets no commit ask for it; so it is a welcome that is refused, or a
+// commit that every member refuses. A migration that demands a newer client
+// first is a pause, see pauseBelow.
+func beyondProfile(err error) error {
+	if errors.Is(err, mls.ErrUnsupported) {
+		return fmt.Errorf("%w: %w", ErrNewerProfile, err)
+	}
+	return err
 }
 
 // envelopeOverhead is more than everything that surrounds a content on the

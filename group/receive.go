@@ -16,8 +16,8 @@ const pastEpochs = 3
 // delivered reads one envelope of the log.
 func (s *step) delivered(d Delivered) error {
 	switch {
-	case d.ID <= s.cursor || !s.group.Active():
-		return nil // read before; or not ours to read
+	case d.ID <= s.cursor || !s.group.Active() || s.paused:
+		return nil // read before; or not ours to read, or not yet
 	case s.waiting != nil:
 		return nil // the log is read again from the cursor when the wait is over
 	case d.After > s.cursor:
@@ -106,7 +106,14 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 	case errors.Is(err, mls.ErrEpochTooOld):
 		err = errTooOld
 	default:
-		err = fmt.Errorf("%w: %w", ErrRejected, err)
+		err = fmt.Errorf("%w: %w", ErrRejected, beyondProfile(err))
+	}
+	switch {
+	case m.ContentType() != mls.ContentCommit || own != nil:
+	case epoch != nil:
+		s.recordFailed(d, CommitWrongEpoch)
+	default:
+		s.recordFailed(d, CommitUndecryptable)
 	}
 	s.reject(d, m.Hash(), err)
 }

@@ -38,6 +38,8 @@ type Env struct {
 
 	// Each runs independent work, in parallel where the host likes; nil: in turn.
 	Each func(n int, f func(i int))
+
+	recordAll bool // commits also where this member publishes none: for tests
 }
 
 // Shared is a bounded memory of pure functions' results, by a hash of their
@@ -91,6 +93,7 @@ type Replica struct {
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
 	settled  bool       // what the waiting delivery asked for was looked up
+	paused   bool       // until a newer version of this client loads the replica
 }
 
 // facts are what does not change while the installation is a member.
@@ -98,6 +101,8 @@ type facts struct {
 	created time.Time // when the group was created here, or the welcome was sent
 	addedBy string    // inbox; empty where this installation created the group
 	welcome uint64    // the welcome's id, so that it is taken once
+	kind    Kind
+	dm      [2]string // see Metadata.DM
 }
 
 // position is where the replica stands. It is the meta row.
@@ -117,10 +122,14 @@ type position struct {
 	commit     [32]byte  // its hash
 	kept       uint64    // the last own commit\'s intent, whose bytes are kept; see rewind.go
 	keptAt     uint64    // its ID
-	rotated    bool      // this member has sent a path of its own
+	appliedAt  time.Time // when the log had it, or had the welcome
+	rotated    time.Time // when this member last committed a path of its own; zero: its keys are its key package's
 	leaving    []string  // inboxes that asked to be removed, sorted
 	removals   []removal // of the last epochs
 	heard      []echo    // of the last epochs
+	trail      []Applied // the last commits that were applied
+	forked     bool      // by the group's commit log, the others are elsewhere
+	keeps      bool      // this member publishes to that log
 }
 
 // ID returns the group's id.
@@ -152,10 +161,13 @@ func (r *Replica) AddedBy() string    { return r.addedBy }
 // WelcomeID returns the id under which the welcome was delivered.
 func (r *Replica) WelcomeID() uint64 { return r.welcome }
 
-// Rotated reports whether this member has committed a path of its own: until
-// then its keys are those of its key package, and a KeyUpdate before the first
-// message heals what may have leaked of them.
-func (r *Replica) Rotated() bool { return r.rotated }
+// Rotated returns when this member last committed a path of its own, by the
+// log's clock. Zero: its keys are still those of its key package.
+func (r *Replica) Rotated() time.Time { return r.rotated }
+
+// Paused reports whether the group asks for a newer client than this one: then
+// nothing is sent, and the log is not read past the commit that asked for it.
+func (r *Replica) Paused() bool { return r.paused }
 
 // Pending reports whether anything waits to be sent or settled: such a replica
 // must not be kept from the log.
@@ -240,6 +252,8 @@ func (s *step) apply(in Input) error {
 		return s.updateAdmins(in)
 	case KeyUpdate:
 		return s.keyUpdate(in)
+	case CheckMembers:
+		return s.checkMembers(in)
 	case Delivered:
 		return s.delivered(in)
 	case CaughtUp:
@@ -260,6 +274,8 @@ func (s *step) apply(in Input) error {
 		return s.welcomesSent(in)
 	case Resolved:
 		return s.resolved()
+	case Attested:
+		return s.attested(in)
 	}
 	return fmt.Errorf("%w: input %T", ErrInvalid, in)
 }

@@ -9,15 +9,8 @@ import (
 // envelope that it read, and whether it is quiet, with nothing to be sent or
 // settled. A quiet replica whose log ends at that ID needs no waking.
 func Resting(rows RowReader) (cursor uint64, quiet bool, err error) {
-	meta, err := rows.Get(TableMeta, nil, nil)
-	if err == nil && meta == nil {
-		err = fmt.Errorf("%w: no meta row", ErrCorrupt)
-	}
+	r, err := restingAt(rows)
 	if err != nil {
-		return 0, false, fmt.Errorf("group: read cursor: %w", err)
-	}
-	var r Replica
-	if err := r.decodeMeta(meta); err != nil {
 		return 0, false, fmt.Errorf("group: read cursor: %w", err)
 	}
 	quiet = true
@@ -33,4 +26,17 @@ func Resting(rows RowReader) (cursor uint64, quiet bool, err error) {
 		return 0, false, fmt.Errorf("group: read cursor: %w", err)
 	}
 	return r.cursor, quiet && !r.Pending(), nil
+}
+
+// restingAt reads the meta row.
+func restingAt(rows RowReader) (*Replica, error) {
+	meta, err := rows.Get(TableMeta, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if meta == nil {
+		return nil, fmt.Errorf("%w: no meta row", ErrCorrupt)
+	}
+	r := new(Replica)
+	return r, r.decodeMeta(meta)
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/protobuf/proto"
@@ -80,17 +81,31 @@ var commands = map[string]func(*world, []string){
 		}
 		h.create(c)
 	},
-	// limit NAME members|commit N : what its host allows
+	// limit NAME members|commit|keys N : what its host allows; keys in days
 	"limit": func(w *world, a []string) {
 		n, err := strconv.Atoi(a[2])
 		w.must(err)
 		h := w.homes[a[0]]
-		if a[1] == "members" {
+		switch a[1] {
+		case "members":
 			h.limits.Members = n
-		} else {
+		case "keys":
+			h.limits.KeyAge = time.Duration(n) * 24 * time.Hour
+		default:
 			h.limits.CommitBytes = n
 		}
 	},
+	// version NAME VERSION : what client it is, from its next crash on
+	"version": func(w *world, a []string) { w.homes[a[0]].version = a[1] },
+	// later DAYS
+	"later": func(w *world, a []string) {
+		n, err := strconv.Atoi(a[0])
+		w.must(err)
+		w.now = w.now.Add(time.Duration(n) * 24 * time.Hour)
+	},
+	// hide NAME, unhide NAME : whether its key package can be had
+	"hide":   func(w *world, a []string) { w.homes[a[0]].keyless = true },
+	"unhide": func(w *world, a []string) { w.homes[a[0]].keyless = false },
 	// leave NAME : a message that asks to be removed
 	"leave": func(w *world, a []string) {
 		content, err := proto.Marshal(&contents.EncodedContent{
@@ -105,6 +120,7 @@ var commands = map[string]func(*world, []string){
 	"add":     func(w *world, a []string) { w.homes[a[0]].step(group.AddMembers{Inboxes: w.ids(a[1:])}) },
 	"remove":  func(w *world, a []string) { w.homes[a[0]].step(group.RemoveMembers{Inboxes: w.ids(a[1:])}) },
 	"refresh": func(w *world, a []string) { w.homes[a[0]].step(group.Refresh{Inboxes: w.ids(a[1:])}) },
+	"check":   func(w *world, a []string) { w.homes[a[0]].step(group.CheckMembers{}) },
 	"rotate":  func(w *world, a []string) { w.homes[a[0]].step(group.KeyUpdate{}) },
 	"rename": func(w *world, a []string) {
 		w.homes[a[0]].step(group.UpdateMetadata{Field: group.AttributeName, Value: a[1]})

@@ -13,8 +13,8 @@ import (
 // send takes a message on: it is stored and shown at once, and sealed as soon
 // as nothing is in its way.
 func (s *step) send(in Send) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	if !utf8.ValidString(in.Key) {
 		return fmt.Errorf("%w: idempotency key is not UTF-8", ErrInvalid)
@@ -35,6 +35,10 @@ func (s *step) send(in Send) error {
 		return nil
 	}
 	s.enrol()
+	if in.Check {
+		s.lookAtMembers()
+	}
+	s.freshenFor(in.Now)
 	it := s.change(s.begin(in), func(it *intent) { it.message = id })
 	s.saveIntent(it)
 	s.emit(MessageChanged{s.draft(it)})
@@ -64,8 +68,8 @@ func (s *step) message(id MessageID) *intent {
 
 // retry starts a failed message again, behind what was wished since.
 func (s *step) retry(in Retry) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	old := s.message(in.Message)
 	if old == nil || old.state != stateFailed {
@@ -106,7 +110,11 @@ func (s *step) draft(it *intent) Message {
 // not sent earlier. A commit lets nothing behind it go before its outcome is
 // known, so there is one in flight; messages share a window.
 func (s *step) pump() {
-	if !s.group.Active() || !s.caughtUp || s.waiting != nil || s.stalled != "" {
+	if !s.group.Active() || !s.caughtUp || s.waiting != nil {
+		return
+	}
+	if s.stalled != "" {
+		s.failRevoked()
 		return
 	}
 	inFlight := 0
@@ -119,6 +127,9 @@ func (s *step) pump() {
 			it = s.build(it)
 		}
 		switch {
+		case s.stalled != "":
+			s.failRevoked()
+			return
 		case it == nil:
 			i-- // it is done, and gone from the list
 		case it.state == stateFailed || it.state == stateWelcoming:
@@ -253,8 +264,13 @@ func (s *step) echoSend(d Delivered, m *mls.Message, it *intent) {
 	s.hear(epoch, generation)
 	wish := it.wish.(Send)
 	if s.seen(it.message) {
-		s.drop(it) // sent once more because the log had lost it
+		// Sent once more because the log had lost it; or another member sent the
+		// same content under the same key, which is the same message.
+		s.drop(it)
 		s.advance(d)
+		if !it.again {
+			s.emit(IntentDone{Intent: it.id})
+		}
 		return
 	}
 	if isLeaveRequest(wish.Content) {

@@ -14,13 +14,14 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 1
+	metaFormat     = 2 // 1 had no times of commits, no kind and no trail
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 1
 	bodyFormat     = 1
 	rejectedFormat = 1
 	storageFormat  = 1
+	commitFormat   = 1
 )
 
 // checkpointEvery is after how many opened messages the ratchets are saved. A
@@ -118,7 +119,8 @@ func (s *step) encodeMeta() []byte {
 	w.bool(s.lost)
 	w.bool(s.dead)
 	w.bool(s.heal)
-	w.bool(s.rotated)
+	w.time(s.rotated)
+	w.time(s.appliedAt)
 	w.strings(s.leaving)
 	w.uint(uint64(len(s.removals)))
 	for _, r := range s.removals {
@@ -130,11 +132,21 @@ func (s *step) encodeMeta() []byte {
 		w.uint(e.epoch)
 		w.uint(uint64(e.generation))
 	}
+	w.uint(uint64(s.kind))
+	w.string(s.dm[0])
+	w.string(s.dm[1])
+	w.bool(s.forked)
+	w.bool(s.keepsCommitLog())
+	w.uint(uint64(len(s.trail)))
+	for _, a := range s.trail {
+		w.uint(a.Commit)
+		w.raw(a.Authenticator[:])
+	}
 	return w.b
 }
 
 func (r *Replica) decodeMeta(b []byte) error {
-	d := rowReader(b, metaFormat)
+	d, format := rowReaderUpTo(b, metaFormat)
 	r.id = slices.Clone(d.bytes())
 	r.created = d.time()
 	r.addedBy = d.string()
@@ -147,13 +159,29 @@ func (r *Replica) decodeMeta(b []byte) error {
 	r.kept, r.keptAt = d.uint(), d.uint()
 	r.lost, r.dead = d.bool(), d.bool()
 	r.heal = d.bool()
-	r.rotated = d.bool()
+	if format == 1 {
+		if d.bool() {
+			r.rotated = r.created
+		}
+	} else {
+		r.rotated, r.appliedAt = d.time(), d.time()
+	}
 	r.leaving = d.strings()
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
 		r.removals = append(r.removals, removal{d.uint(), slices.Clone(d.bytes())})
 	}
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
 		r.heard = append(r.heard, echo{d.uint(), uint32(d.uint())})
+	}
+	if format == 1 {
+		return d.end()
+	}
+	r.kind, r.dm = Kind(d.uint()), [2]string{d.string(), d.string()}
+	r.forked, r.keeps = d.bool(), d.bool()
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		a := Applied{Commit: d.uint()}
+		d.fixed(a.Authenticator[:])
+		r.trail = append(r.trail, a)
 	}
 	return d.end()
 }
@@ -210,6 +238,9 @@ func (m *Message) decodeBody(b []byte) error {
 
 // saveIntent writes an intent's row: a draft for a message.
 func (s *step) saveIntent(it *intent) {
+	if it.isCheck() {
+		return
+	}
 	if it.isSend() {
 		m := s.draft(it)
 		w := newRow(bodyFormat, len(m.Content)+128)
@@ -270,6 +301,7 @@ const (
 	wishAdmins
 	wishKeyUpdate
 	wishReoffer
+	wishFreshen
 )
 
 func encodeWish(w *rowWriter, wish Input) {
@@ -298,6 +330,9 @@ func encodeWish(w *rowWriter, wish Input) {
 		w.uint(wishKeyUpdate)
 	case reoffer:
 		w.uint(wishReoffer)
+	case freshen:
+		w.uint(wishFreshen)
+		w.time(wish.at)
 	}
 }
 
@@ -324,6 +359,8 @@ func decodeWish(d *rowDecoder) Input {
 		return KeyUpdate{}
 	case wishReoffer:
 		return reoffer{}
+	case wishFreshen:
+		return freshen{d.time()}
 	}
 	d.fail("unknown wish")
 	return nil

@@ -275,7 +275,8 @@ func event[E group.Event](v *viewer) (e E, ok bool) {
 	return e, false
 }
 
-func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) {
+// replay returns the joiner's view at the end of the scenario.
+func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) *viewer {
 	signer, err := mls.NewSigner(mls.MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519, j.SignatureSeed)
 	if err != nil {
 		t.Fatal(err)
@@ -286,6 +287,7 @@ func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) 
 		Shared:   memo{},
 		Identity: func(id string, seq uint64) (*identity.State, bool) { return logs[id].at(seq) },
 	}
+	group.RecordAll(&env)
 	secrets := j.secrets(t)
 	v := &viewer{t: t, rows: rows{}, bodies: sharedRows{}}
 	for i, w := range j.Welcomes {
@@ -352,6 +354,7 @@ func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) 
 	if _, err := group.History(reader{v.rows, v.bodies}, group.HistoryQuery{}); err != nil {
 		t.Error(err)
 	}
+	return v
 }
 
 func (j *vectorJoiner) secrets(t *testing.T) *group.KeyPackageSecrets {

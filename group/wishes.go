@@ -42,8 +42,8 @@ func (s *step) removeMembers(in RemoveMembers) error {
 }
 
 func (s *step) refresh(in Refresh) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	s.queue(Refresh{Inboxes: slices.Clone(in.Inboxes)})
 	return nil
@@ -77,11 +77,24 @@ func (s *step) updateAdmins(in UpdateAdmins) error {
 }
 
 func (s *step) keyUpdate(in KeyUpdate) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	s.enrol()
 	s.queue(in)
+	return nil
+}
+
+// open reports whether the group takes wishes of this installation now.
+func (s *step) open() error {
+	switch {
+	case !s.group.Active():
+		return ErrInactive
+	case s.paused:
+		return fmt.Errorf("%w: %s", ErrPaused, s.stalled)
+	case s.isRevoked():
+		return ErrRevoked
+	}
 	return nil
 }
 
@@ -91,7 +104,7 @@ func (s *step) queue(wish Input) { s.saveIntent(s.begin(wish)) }
 // identity log before anything else is sent: until then nobody could check
 // what it commits. Adding members does that along the way.
 func (s *step) enrol() {
-	if s.meta.Members[s.env.Inbox] != 0 || slices.ContainsFunc(s.intents, func(it *intent) bool { return needsFetch(it.wish) }) {
+	if s.meta.Members[s.env.Inbox] != 0 || slices.ContainsFunc(s.intents, func(it *intent) bool { return needsFetch(it.wish) && !it.isCheck() }) {
 		return
 	}
 	s.queue(Refresh{Inboxes: []string{s.env.Inbox}})
@@ -99,8 +112,8 @@ func (s *step) enrol() {
 
 // wanted checks a list of inboxes that somebody named.
 func (s *step) wanted(inboxes []string) ([]string, error) {
-	if !s.group.Active() {
-		return nil, ErrInactive
+	if err := s.open(); err != nil {
+		return nil, err
 	}
 	if len(inboxes) == 0 {
 		return nil, fmt.Errorf("%w: no inbox named", ErrInvalid)
@@ -154,9 +167,10 @@ func (s *step) mayRemove(inboxes []string) error {
 }
 
 func (s *step) mayUpdateMetadata(in UpdateMetadata) error {
+	if err := s.open(); err != nil {
+		return err
+	}
 	switch limit, ok := v3.attributeLimit[in.Field]; {
-	case !s.group.Active():
-		return ErrInactive
 	case in.Field == "" || !utf8.ValidString(in.Field) || !utf8.ValidString(in.Value):
 		return fmt.Errorf("%w: attribute is not UTF-8, or has no name", ErrInvalid)
 	case ok && len(in.Value) > limit:
@@ -168,8 +182,8 @@ func (s *step) mayUpdateMetadata(in UpdateMetadata) error {
 }
 
 func (s *step) mayUpdatePermissions(in UpdatePermissions) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	if _, err := decodePermissions(in.Permissions.encode()); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -181,8 +195,8 @@ func (s *step) mayUpdatePermissions(in UpdatePermissions) error {
 }
 
 func (s *step) mayUpdateAdmins(in UpdateAdmins) error {
-	if !s.group.Active() {
-		return ErrInactive
+	if err := s.open(); err != nil {
+		return err
 	}
 	if _, member := s.meta.Members[in.Inbox]; !member && (in.Change == AddAdmin || in.Change == AddSuperAdmin) {
 		return fmt.Errorf("%w: inbox %s", ErrNotMember, in.Inbox)

@@ -80,6 +80,8 @@ type home struct {
 	offline bool // identities cannot be looked up
 	backup  rows
 	alone   bool
+	version string // of the client; empty: this one's
+	keyless bool   // its key package cannot be had
 }
 
 func newWorld(t testing.TB) *world {
@@ -129,7 +131,7 @@ func (w *world) install(name, person string) *home {
 	w.must(draft.Sign(in.wallet))
 	w.must(draft.SignInstallation(private))
 	w.update(in, draft)
-	h := &home{world: w, name: name, inbox: in, signer: signer, rows: rows{}}
+	h := &home{world: w, name: name, inbox: in, signer: signer, rows: rows{}, limits: group.Limits{KeyAge: -1}}
 	_, h.secrets, err = group.NewKeyPackage(group.KeyPackageConfig{Rand: w.rand, Signer: signer, Inbox: in.id, Now: w.now})
 	w.must(err)
 	w.homes[name] = h
@@ -217,12 +219,13 @@ func (w *world) printf(format string, args ...any) { fmt.Fprintf(&w.out, format+
 
 func (h *home) env() group.Env {
 	e := group.Env{
-		Realm:  h.realm,
-		Signer: h.signer,
-		Inbox:  h.inbox.id,
-		Rand:   h.world.rand,
-		Limits: h.limits,
-		Shared: h.shared,
+		Realm:   h.realm,
+		Signer:  h.signer,
+		Inbox:   h.inbox.id,
+		Rand:    h.world.rand,
+		Limits:  h.limits,
+		Shared:  h.shared,
+		Version: h.version,
 		Identity: func(id string, seq uint64) (*identity.State, bool) {
 			if h.offline {
 				return nil, false
@@ -392,7 +395,7 @@ func (w *world) fetch(id string) group.FetchedInbox {
 	}
 	out.Sequence = in.seqs[len(in.seqs)-1]
 	for _, name := range w.order {
-		if h := w.homes[name]; h.inbox == in && h.secrets != nil {
+		if h := w.homes[name]; h.inbox == in && !h.keyless {
 			out.KeyPackages = append(out.KeyPackages, h.secrets.KeyPackage.MLS.Bytes())
 		}
 	}

@@ -92,7 +92,7 @@ func (w *world) anySeat() *seat {
 
 func (s *seat) sendMessage() bool {
 	s.sends++
-	in := group.Send{Content: fmt.Appendf(nil, "message %d of %s", s.sends, s.name), Now: s.now}
+	in := group.Send{Content: fmt.Appendf(nil, "message %d of %s", s.sends, s.name), Now: s.now, Check: s.sends%3 == 0}
 	if s.chance(1, 4) {
 		in.Key = fmt.Sprintf("key %d", s.sends)
 	}

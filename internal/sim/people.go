@@ -128,6 +128,12 @@ func (p *person) newest() uint64 {
 	return p.seqs[len(p.seqs)-1]
 }
 
+// has reports whether an installation is the person's now.
+func (p *person) has(installation []byte) bool {
+	id, err := identity.InstallationFrom(installation)
+	return err == nil && len(p.seqs) > 0 && p.states[len(p.seqs)-1].Has(id)
+}
+
 // owns reports whether an installation was ever the person's, as the log is now.
 func (p *person) owns(installation []byte) bool {
 	id, err := identity.InstallationFrom(installation)

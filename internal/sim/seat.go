@@ -42,12 +42,16 @@ type reading struct {
 }
 
 func (s *seat) env() group.Env {
+	age := time.Duration(0) // key updates come before first messages
+	if s.seed%2 == 0 {
+		age = -1
+	}
 	return group.Env{
 		Realm:    s.realm,
 		Signer:   s.signer,
 		Inbox:    s.person.inbox,
 		Rand:     s.keys,
-		Limits:   group.Limits{InFlight: 8, Members: mostPeople},
+		Limits:   group.Limits{InFlight: 8, Members: mostPeople, KeyAge: age},
 		Identity: s.identity,
 		Shared:   s.shared,
 	}

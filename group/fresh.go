@@ -1,0 +1,130 @@
+package group
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Keys and members as they are now: what a replica sees to before it sends,
+// without having been asked.
+
+// freshen is a KeyUpdate that fell due with a message of that time. Any other own
+// commit will do as well.
+type freshen struct{ at time.Time }
+
+func (freshen) input() {}
+
+// A key update is work for every member, and many first messages at once would
+// be a race of as many commits. So in groups above freshenAtOnce inboxes those
+// that fall due keep a distance from the commit before them, in proportion to
+// the group's size. A member whose turn has not come sends with the keys that it
+// has, which every receiver accepts, and is due with its next message.
+const (
+	freshenAtOnce   = 8
+	freshenDistance = 100 * time.Millisecond // for each inbox
+)
+
+// isStale reports whether this member's keys are those of its key package, or too
+// old, and it is its turn to renew them. It is asked again when the commit is
+// planned: by then others may have been first.
+func (s *step) isStale(at time.Time) bool {
+	if s.env.Limits.KeyAge < 0 || !s.rotated.IsZero() && at.Sub(s.rotated) < s.env.Limits.KeyAge {
+		return false
+	}
+	n := len(s.meta.Members)
+	return n <= freshenAtOnce || at.Sub(s.appliedAt) >= time.Duration(n)*freshenDistance
+}
+
+// freshenFor puts a key update before a message where one is due.
+func (s *step) freshenFor(at time.Time) {
+	if s.isStale(at) && !slices.ContainsFunc(s.intents, func(it *intent) bool {
+		_, wished := it.wish.(KeyUpdate)
+		return it.state != stateFailed && (wished || it.isFreshen())
+	}) {
+		s.queue(freshen{at})
+	}
+}
+
+func (s *step) checkMembers(CheckMembers) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	s.lookAtMembers()
+	return nil
+}
+
+// lookAtMembers looks at the members' identities once, however often it is
+// asked to before there is an answer. A group that nobody else knows of has
+// nobody to look at: its first commit looks for itself.
+func (s *step) lookAtMembers() {
+	if s.meta.Members[s.env.Inbox] != 0 && !slices.ContainsFunc(s.intents, (*intent).isCheck) {
+		s.begin(CheckMembers{})
+		s.dirt = true // its number is not used again
+	}
+}
+
+// checked turns a check into a Refresh of the members that have moved; nil
+// where none has. An own inbox that has taken this installation back leaves
+// nothing to send: nobody can commit its own removal, and others will.
+func (s *step) checked(it *intent) *intent {
+	var moved []string
+	for _, in := range it.got.Inboxes {
+		old, member := s.meta.Members[in.Inbox]
+		if !member || in.Sequence <= old {
+			continue
+		}
+		if in.Inbox == s.env.Inbox && s.revokedAt(in.Sequence) {
+			s.done(it, ErrRevoked)
+			s.stall(ErrRevoked.Error())
+			return nil
+		}
+		moved = append(moved, in.Inbox)
+	}
+	if len(moved) == 0 {
+		s.done(it, nil)
+		return nil
+	}
+	it = s.change(it, func(it *intent) { it.wish, it.got = Refresh{Inboxes: moved}, nil })
+	s.saveIntent(it)
+	return it
+}
+
+// revokedAt reports whether the own inbox, as of an update, has taken this
+// installation back.
+func (s *step) revokedAt(sequence uint64) bool {
+	state, exact := s.env.Identity(s.env.Inbox, sequence)
+	return exact && !ownsInstallation(state, s.env.installation())
+}
+
+// isRevoked reports whether this installation knows that it was taken back.
+func (s *step) isRevoked() bool { return s.stalled == ErrRevoked.Error() }
+
+// failRevoked: a revoked installation sends nothing more. What is on its way is
+// settled by the log.
+func (s *step) failRevoked() {
+	if !s.isRevoked() {
+		return
+	}
+	for _, it := range s.intents {
+		if it.state == statePlanned || it.state == stateFetching {
+			s.fail(it, ErrRevoked)
+		}
+	}
+}
+
+// pauseBelow stops a replica whose client is older than a group demands, and
+// reports whether it did.
+func (s *step) pauseBelow(m *Metadata) bool {
+	want := m.Attributes[AttributeMinimumVersion]
+	if versionAtLeast(s.env.Version, want) {
+		return false
+	}
+	s.pause(fmt.Sprintf("the group needs version %s of its clients", want))
+	return true
+}
+
+func (s *step) pause(reason string) {
+	s.paused = true
+	s.stall(reason)
+}
