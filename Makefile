@@ -6,7 +6,7 @@ SEEDS ?= 300
 FUZZTIME ?= 3s
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo: ## 400 installations, one group, a transcript, and a check of every store (MEMBERS=, TRANSCRIPT=, DIR=)
 	@go run ./cmd/conclave demo --members $(MEMBERS) $(if $(TRANSCRIPT),--transcript $(TRANSCRIPT)) $(if $(DIR),--dir $(DIR))
@@ -14,11 +14,12 @@ demo: ## 400 installations, one group, a transcript, and a check of every store 
 test: ## the whole suite
 	go test ./...
 
-check: vet arch race vectors sim fuzz ## everything CI asks for
+check: vet arch race chain vectors sim fuzz ## everything CI asks for, but interop
 
 vet: ## go vet, gofmt and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l .; exit 1; }
 	go vet ./...
+	go vet -tags interop ./interop
 	$(TOOL) staticcheck ./...
 
 arch: ## the house's floors, doors and pure rooms
@@ -26,6 +27,9 @@ arch: ## the house's floors, doors and pure rooms
 
 race: ## the whole suite under the race detector
 	CGO_ENABLED=1 go test -race ./...
+
+chain: ## contract wallets on go-ethereum's simulated chain (a module of its own)
+	cd identity/ethereum/chaintest && go vet ./... && go test ./...
 
 vectors: ## official and captured test vectors, with a count per file
 	@./scripts/vectors.sh
@@ -36,6 +40,17 @@ sim: ## seeded simulation (SEEDS=n, FIRST=n)
 fuzz: ## every fuzz target for a few seconds (FUZZTIME=)
 	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz.sh
 
+interop: ## XMTP's published SDK and Conclave in the same groups (needs npm's registry)
+	@./interop/setup.sh
+	@go test -tags interop -count=1 -v -timeout 10m ./interop
+
+interop-matrix: ## the functional walk with 6.0.0, the newest 6.x and the newest published SDK
+	@./interop/matrix.sh
+
+interop-bench: ## createGroup of 250, send, sync of 200 and fan-out to 100 with the real SDK, as JSON
+	@./interop/setup.sh
+	@go test -tags interop -count=1 -timeout 20m ./interop -figures
+
 bench: ## the benchmarks, as JSON
 	@./scripts/bench.sh
 
@@ -45,4 +60,4 @@ proto: ## regenerate proto/*/*.pb.go (needs protoc)
 vuln: ## known vulnerabilities in what we link
 	$(TOOL) govulncheck ./...
 
-.PHONY: help demo test check vet arch race vectors sim fuzz bench proto vuln
+.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench bench proto vuln
