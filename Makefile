@@ -49,7 +49,7 @@ interop-matrix: ## the functional walk with 6.0.0, the newest 6.x and the newest
 
 interop-bench: ## createGroup of 250, send, sync of 200 and fan-out to 100 with the real SDK, as JSON
 	@./interop/setup.sh
-	@go test -tags interop -count=1 -timeout 20m ./interop -figures
+	@go test -tags interop -c -o interop/.sdk/interop.test ./interop && cd interop && .sdk/interop.test -figures
 
 bench: ## the benchmarks, as JSON
 	@./scripts/bench.sh

@@ -328,10 +328,7 @@ func (r *realRoom) Promote(ctx context.Context, who member, to role) error {
 }
 
 // A realMessage is a message as the SDK decodes it.
-type realMessage struct {
-	ID, Sender, Type, Text, Fallback, Group string
-	At                                      float64 // when the stream yielded it, ms since 1970
-}
+type realMessage struct{ ID, Sender, Type, Text, Fallback, Group string }
 
 func (m realMessage) line() line {
 	if m.Type == "text" {

@@ -30,9 +30,7 @@ func runAll(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "conclave")
-	if os.Getenv("WIP") != "" {
-		program = os.Getenv("WIP")
-	} else if out, err := exec.Command("go", "build", "-o", program, "../cmd/conclave").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/conclave").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build cmd/conclave: %v\n%s", err, out)
 		return 1
 	}
