@@ -228,6 +228,12 @@ func (s *System) State(ctx context.Context, inbox string) (*identity.State, erro
 	return state, nil
 }
 
+// KeyPackages returns the newest key package of each installation as the network
+// has it, in the order asked, nil where there is none.
+func (s *System) KeyPackages(ctx context.Context, installations [][]byte) ([][]byte, error) {
+	return s.cfg.Network.FetchKeyPackages(ctx, installations)
+}
+
 // KnownState is State without the network.
 func (s *System) KnownState(inbox string) *identity.State {
 	state, _ := s.inboxes.latest(inbox)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -93,6 +94,18 @@ func ParseKeyPackage(realm *mls.Realm, b []byte) (*KeyPackage, error) {
 		}
 	}
 	return p, nil
+}
+
+// Lifetime returns from when until when the key package may be used.
+func (k *KeyPackage) Lifetime() (notBefore, notAfter time.Time) {
+	l := k.MLS.LeafNode.Lifetime
+	return unixTime(l.NotBefore), unixTime(l.NotAfter)
+}
+
+// unixTime is a time in seconds since 1970; one that no calendar reaches is the
+// last that fits.
+func unixTime(seconds uint64) time.Time {
+	return time.Unix(int64(min(seconds, math.MaxInt32<<8)), 0).UTC()
 }
 
 // ValidAt reports whether the key package may be used at a time: it has begun,
