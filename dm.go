@@ -65,26 +65,41 @@ func (v Conversations) NewDmWithInboxID(ctx context.Context, inbox string) (*Dm,
 }
 
 func (v Conversations) openDm(ctx context.Context, inbox, name string) (*Dm, error) {
-	if dm, err := v.GetDmByInboxID(ctx, inbox); err == nil || !errors.Is(err, ErrNoGroup) {
-		return dm, err
-	}
 	c := v.client
+	dm, err := v.GetDmByInboxID(ctx, inbox)
+	if !errors.Is(err, ErrNoGroup) {
+		if err != nil {
+			return nil, err
+		}
+		if formed, err := dm.isFormed(ctx); formed || err != nil {
+			return dm, err
+		}
+	}
 	if err := c.host.checkReachable(ctx, []string{inbox}, []string{name}); err != nil {
 		return nil, err
 	}
-	id, made, err := c.host.system.OpenDM(ctx, c.info.ID, inbox)
+	id, err := c.host.system.OpenDM(ctx, c.info.ID, inbox)
 	if err != nil {
 		return nil, fmt.Errorf("conclave: new direct message: %w", err)
 	}
-	dm := &Dm{c, inbox, id}
-	if !made {
-		return dm, nil
+	dm = &Dm{c, inbox, id}
+	if formed, err := dm.isFormed(ctx); formed || err != nil {
+		return dm, err
 	}
 	formed, err := v.form(ctx, &Group{c, id}, []string{inbox})
 	if !formed {
 		return nil, err
 	}
 	return dm, err
+}
+
+// isFormed reports whether the other side is in the group. Where a host stopped
+// halfway, it is not.
+func (d *Dm) isFormed(ctx context.Context) (bool, error) {
+	return look(ctx, &Group{d.client, d.id}, func(r *group.Replica) bool {
+		_, there := r.Metadata().Members[d.peer]
+		return there
+	})
 }
 
 // GetDmByInboxID returns the direct message with an inbox, or ErrNoGroup.
@@ -278,36 +293,41 @@ func (d *Dm) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID
 	return g.Send(ctx, c, opts...)
 }
 
-// Wait waits until a message of this installation is Published or Failed.
-func (d *Dm) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
+// with returns the group that an own message waits in, or the active one where
+// it is no draft.
+func (d *Dm) with(ctx context.Context, id MessageID) (*Group, error) {
 	groups, err := d.groups(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, g := range groups {
 		drafts, err := look(ctx, g, (*group.Replica).Drafts)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if slices.ContainsFunc(drafts, func(m group.Message) bool { return m.ID == id }) {
-			return g.Wait(ctx, id)
+			return g, nil
 		}
 	}
-	return Published, nil // what is no draft any more
+	return groups[0], nil
+}
+
+// Wait waits until a message of this installation is Published or Failed.
+func (d *Dm) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
+	g, err := d.with(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return g.Wait(ctx, id)
 }
 
 // Retry starts a Failed message again, under the same id.
 func (d *Dm) Retry(ctx context.Context, id MessageID) error {
-	groups, err := d.groups(ctx)
+	g, err := d.with(ctx, id)
 	if err != nil {
 		return err
 	}
-	for _, g := range groups {
-		if err = g.Retry(ctx, id); !errors.Is(err, ErrNoMessage) {
-			return err
-		}
-	}
-	return err
+	return g.Retry(ctx, id)
 }
 
 // UpdateKeys is Group.UpdateKeys of all groups of the conversation.

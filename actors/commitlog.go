@@ -39,7 +39,7 @@ type standing struct {
 	group.Summary
 }
 
-// newest is the last commit that the member has applied.
+// newest is the last commit that the member has applied or rejected.
 func (m standing) newest() uint64 {
 	if len(m.Trail) == 0 {
 		return 0

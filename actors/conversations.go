@@ -165,26 +165,25 @@ func (s *System) hasTwin(ctx context.Context, in *installation, c Conversation) 
 }
 
 // OpenDM returns a group of the direct message with an inbox, and makes one
-// where there is none; made tells. Whom it is with is added next: see AddMembers.
-func (s *System) OpenDM(ctx context.Context, in InstallationID, peer string) (id GroupID, made bool, err error) {
+// where there is none. Whom it is with is added next: see AddMembers.
+func (s *System) OpenDM(ctx context.Context, in InstallationID, peer string) (id GroupID, err error) {
 	installation, err := s.installation(in)
 	if err != nil {
-		return id, false, err
+		return id, err
 	}
 	if peer == installation.record.Inbox {
-		return id, false, fmt.Errorf("%w: a direct message with oneself", group.ErrInvalid)
+		return id, fmt.Errorf("%w: a direct message with oneself", group.ErrInvalid)
 	}
 	installation.catalogue.open.Lock()
 	defer installation.catalogue.open.Unlock()
 	there, err := s.Conversations(ctx, in, Scope{DM: group.DMID(installation.record.Inbox, peer)})
 	if err != nil {
-		return id, false, err
+		return id, err
 	}
 	if len(there) > 0 {
-		return there[0].ID, false, nil
+		return there[0].ID, nil
 	}
-	id, err = s.CreateGroup(ctx, in, group.CreateConfig{Kind: group.KindDM, Peer: peer, Now: s.cfg.Now()})
-	return id, err == nil, err
+	return s.CreateGroup(ctx, in, group.CreateConfig{Kind: group.KindDM, Peer: peer, Now: s.cfg.Now()})
 }
 
 // HMACKeys derives, for each conversation, the keys that mark own messages for

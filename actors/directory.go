@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -58,16 +59,18 @@ type inbox struct {
 	mu     sync.Mutex
 	log    identity.History
 	loaded bool // the store's part is in log
-	parts  uint32
 }
 
 // Identity logs lie in the store in parts, as they were read, each sealed under
-// a key from the inbox id: the files do not tell whom a host has met.
-var spaceInboxes = persistence.Realm([]byte("identity logs 01"))
+// a key from the inbox id: the files do not tell whom a host has met. A part is
+// named by the update that it comes after, so that one which was not stored, or
+// does not verify now, leaves no gap behind it: what follows is not found either,
+// and is read from the network.
+var spaceInboxes = persistence.Realm([]byte("identity logs 02"))
 
-func partKey(id string, part uint32) (suffix []byte, secret [32]byte) {
+func partKey(id string, after uint64) (suffix []byte, secret [32]byte) {
 	name := sha256.Sum256([]byte("inbox " + id))
-	return binary.BigEndian.AppendUint32(name[:16:16], part), sha256.Sum256([]byte("key of inbox " + id))
+	return binary.BigEndian.AppendUint64(name[:16:16], after), sha256.Sum256([]byte("key of inbox " + id))
 }
 
 // maxInboxes bounds the memory: beyond it the directory starts anew, and what
@@ -107,8 +110,9 @@ func (d *directory) open(id string) *inbox {
 }
 
 func (d *directory) load(id string, b *inbox) error {
-	for ; ; b.parts++ {
-		suffix, secret := partKey(id, b.parts)
+	for {
+		before := b.log.LatestID()
+		suffix, secret := partKey(id, before)
 		row, err := persistence.GetShared(d.ctx, d.store, spaceInboxes, suffix, secret)
 		if errors.Is(err, persistence.ErrNotFound) {
 			return nil
@@ -120,8 +124,19 @@ func (d *directory) load(id string, b *inbox) error {
 		if err := proto.Unmarshal(row, part); err != nil {
 			return err
 		}
-		d.verify(b, part.Updates)
+		extend(&b.log, part.Updates, verifyAll(part.Updates, unasked{d.verifier}))
+		if b.log.LatestID() == before {
+			return nil
+		}
 	}
+}
+
+// unasked verifies without asking a chain, for whom others wait. What a contract
+// signed is then read from the network again.
+type unasked struct{ identity.Verifier }
+
+func (unasked) VerifyContract(identity.Account, *uint64, [32]byte, []byte) (uint64, error) {
+	return 0, identity.ErrNeedChain
 }
 
 func (d *directory) inbox(id string) *inbox {
@@ -169,9 +184,9 @@ func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
 		return fmt.Errorf("actors: read identity log: %w", err)
 	}
 	var rows persistence.Batch
-	for _, answer := range response.Responses {
+	for i, answer := range response.Responses {
 		if len(answer.Updates) > 0 {
-			d.append(&rows, answer)
+			d.append(&rows, answer, request.Requests[i].SequenceId)
 		}
 	}
 	if len(rows.Ops) == 0 {
@@ -184,34 +199,52 @@ func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
 }
 
 // append adds what is new in an answer to its inbox's log and, as a row, to the
-// store.
-func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response) {
+// store. The answer has what comes after an update that was known.
+func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response, after uint64) {
+	// A contract's signature takes as long as its chain does to answer, and the
+	// members of many groups read the inbox meanwhile.
+	verified := verifyAll(answer.Updates, d.verifier)
 	b := d.open(answer.InboxId)
 	defer b.mu.Unlock()
 	before := b.log.LatestID()
-	d.verify(b, answer.Updates)
+	if before < after {
+		return // forgotten meanwhile: what lies between is missing
+	}
+	extend(&b.log, answer.Updates, verified)
 	if b.log.LatestID() == before {
 		return
 	}
-	row, err := proto.Marshal(answer)
+	row, err := proto.Marshal(&identityapi.GetIdentityUpdatesResponse_Response{
+		InboxId: answer.InboxId,
+		Updates: slices.DeleteFunc(slices.Clone(answer.Updates), func(u *identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) bool {
+			return u.SequenceId <= before || u.SequenceId > b.log.LatestID()
+		}),
+	})
 	if err != nil {
 		d.log.Warn("identity log not stored", keyErr, err)
 		return
 	}
-	suffix, secret := partKey(answer.InboxId, b.parts)
-	b.parts++
+	suffix, secret := partKey(answer.InboxId, before)
 	persistence.PutShared(rows, spaceInboxes, suffix, secret, row)
 }
 
-// verify adds updates to a log. One that does not verify breaks the inbox for
-// everybody alike; the states before it stay.
-func (d *directory) verify(b *inbox, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) {
+// verifyAll returns the updates up to the first that does not verify.
+func verifyAll(updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, v identity.Verifier) (all []identity.Verified) {
 	for _, u := range updates {
-		if u.SequenceId <= b.log.LatestID() {
-			continue
+		verified, err := identity.Verify(u.Update, v)
+		if err != nil {
+			break
 		}
-		verified, err := identity.Verify(u.Update, d.verifier)
-		if err != nil || b.log.Append(u.SequenceId, verified) != nil {
+		all = append(all, verified)
+	}
+	return all
+}
+
+// extend adds verified updates to a log. One that does not fit breaks the inbox
+// for everybody alike; the states before it stay.
+func extend(log *identity.History, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, verified []identity.Verified) {
+	for i, v := range verified {
+		if log.Append(updates[i].SequenceId, v) != nil {
 			return
 		}
 	}

@@ -18,7 +18,8 @@ import (
 // A key package serves for every welcome until the next one replaces it. XMTP's
 // clients replace it soon after a welcome, and every thirty days; the secrets of
 // the old one open the welcomes that are still on their way. The host does this
-// for all its installations, one after another: none has to wake for it.
+// for all its installations, one after another. None has to wake for it but to read
+// its welcomes, before secrets that they may need are deleted.
 const (
 	keyPackageAge   = 30 * 24 * time.Hour
 	keyPackageSoon  = 5 * time.Second // after a welcome
@@ -100,6 +101,16 @@ func (r *keyRing) due() time.Time {
 	return r.Next
 }
 
+// uploadable reports whether there is a pending key package in its lifetime. One
+// that waited too long for the network would be of use to nobody.
+func (r *keyRing) uploadable(now time.Time) bool {
+	if r.Pending == nil {
+		return false
+	}
+	k, err := group.ParseKeyPackage(nil, r.Pending)
+	return err == nil && k.ValidAt(now)
+}
+
 // welcomed notes in a batch that a welcome used the key package.
 func (in *installation) welcomed(b *persistence.Batch) { in.vault.Put(b, typeWelcomed, nil, []byte{}) }
 
@@ -135,7 +146,7 @@ func (s *System) renew(ctx context.Context, in *installation) (retry time.Durati
 		in.keys.set(ring.due())
 		return 0, nil
 	}
-	if ring.Pending == nil {
+	if !ring.uploadable(now) {
 		if err := s.makeKeyPackage(ctx, in, &ring, now); err != nil {
 			return keyPackageRetry, err
 		}
@@ -209,8 +220,18 @@ func (s *System) retire(ctx context.Context, in *installation, ring *keyRing, no
 	return s.saveRing(ctx, in, new(persistence.Batch), ring, persistence.Lazy)
 }
 
-// forgetRetired deletes the secrets that no welcome can be for any more.
+// forgetRetired deletes the secrets that no welcome can be for any more. The
+// welcomes are read first: of an installation whose owner is away, those that
+// came while a key package served may have waited ever since.
 func (s *System) forgetRetired(ctx context.Context, in *installation, ring *keyRing, now time.Time) error {
+	if len(ring.Retired) == 0 || ring.Retired[0].Until.After(now) {
+		return nil
+	}
+	c, cancel := context.WithTimeout(ctx, attemptTime)
+	defer cancel()
+	if err := s.SyncWelcomes(c, in.id); err != nil {
+		return fmt.Errorf("actors: read welcomes: %w", err)
+	}
 	var b persistence.Batch
 	ring.Retired = slices.DeleteFunc(ring.Retired, func(r retired) bool {
 		if r.Until.After(now) {
@@ -221,9 +242,6 @@ func (s *System) forgetRetired(ctx context.Context, in *installation, ring *keyR
 		}
 		return true
 	})
-	if len(b.Ops) == 0 {
-		return nil
-	}
 	return s.saveRing(ctx, in, &b, ring, persistence.Lazy)
 }
 
@@ -250,6 +268,7 @@ type (
 	keysTurn struct{}
 	// keysDone says that a turn is over.
 	keysDone struct {
+		of    *hostActor // who gave it
 		in    *installation
 		retry time.Duration
 	}
@@ -297,11 +316,14 @@ func (a *hostActor) keysTurn(ctx *engine.Context) {
 				s.log.Warn("key package not replaced", installationAttr(in.id), keyErr, err)
 			}
 		}
-		_ = s.engine.Tell(self, keysDone{in, retry})
+		_ = s.engine.Tell(self, keysDone{a, in, retry})
 	})
 }
 
 func (a *hostActor) keysDone(ctx *engine.Context, m keysDone) {
+	if m.of != a {
+		return // of a life before a crash
+	}
 	a.turns.taking = false
 	if m.retry > 0 && m.retry < keyPackageScan {
 		a.keysDue(ctx, m.in, m.retry)
@@ -309,19 +331,20 @@ func (a *hostActor) keysDone(ctx *engine.Context, m keysDone) {
 	a.nextTurn(ctx)
 }
 
-// keysScan gives everybody a turn whose key packages need it, and comes again.
+// keysScan gives everybody a turn whose key packages need it now or soon, since
+// a life before a crash may have known of that, and comes again.
 func (a *hostActor) keysScan(ctx *engine.Context) {
-	now := a.sys.cfg.Now()
+	soon := a.sys.cfg.Now().Add(keyPackageSoon)
 	a.sys.mu.RLock()
 	var due []*installation
 	for _, in := range a.sys.installations {
-		if in.keys.isDue(now) {
+		if in.keys.isDue(soon) {
 			due = append(due, in)
 		}
 	}
 	a.sys.mu.RUnlock()
 	for _, in := range due {
-		a.keysDue(ctx, in, 0)
+		a.keysDue(ctx, in, keyPackageSoon)
 	}
 	ctx.After(keyPackageScan, keysScan{})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +95,23 @@ func TestWelcomeToReplacedKeyPackage(t *testing.T) {
 	})
 }
 
+// A welcome that nobody reads for weeks is opened nevertheless, though its key
+// package was replaced long ago. W5.
+func TestWelcomeReadLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(2)
+		id, err := w.sys.CreateGroup(w.ctx, p[0], group.CreateConfig{Now: time.Now()})
+		w.ok(err)
+		w.add(p[0], id, p[1]) // and its welcome waits
+		elapse(40 * 24 * time.Hour)
+		w.ok(w.sys.SyncWelcomes(w.ctx, p[1]))
+		w.say(p[1], id, "here at last")
+		if n := w.secrets(p[1]); n > 2*rowsOfOne {
+			t.Errorf("%d rows of secrets are left", n)
+		}
+	}, soonIdle)
+}
+
 // What was cut off is finished: a host that stopped before its turn, or whose
 // upload nobody answered, replaces the key package once.
 func TestReplacingSurvives(t *testing.T) {
@@ -129,6 +147,41 @@ func TestReplacingSurvives(t *testing.T) {
 		if bytes.Equal(w.keyPackage(p[1]), third) {
 			t.Error("an upload that failed was not tried again")
 		}
+	})
+}
+
+// A host actor that starts again forgets no turn.
+func TestReplacingSurvivesTheHostActor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(2)
+		first := w.keyPackage(p[1])
+		w.once(PointHost)
+		w.group(p[0], p[1])
+		elapse(15 * time.Second)
+		if bytes.Equal(w.keyPackage(p[1]), first) || w.sys.Restarts() != 1 {
+			t.Errorf("the key package was not replaced after %d restarts", w.sys.Restarts())
+		}
+	})
+}
+
+// A key package that could not be uploaded in its lifetime is replaced by one
+// that can.
+func TestReplacingAfterLongSleep(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(2)
+		first := w.keyPackage(p[1])
+		w.group(p[0], p[1])
+		w.line.sever()
+		elapse(10 * time.Second)
+		w.close()
+		elapse(100 * 24 * time.Hour)
+		w.line.mend()
+		w.open()
+		elapse(time.Minute)
+		if bytes.Equal(w.keyPackage(p[1]), first) {
+			t.Fatal("nobody can add it any more")
+		}
+		w.say(p[1], w.group(p[0], p[1]), "added")
 	})
 }
 
@@ -221,6 +274,28 @@ func TestRevokedNotices(t *testing.T) {
 		}
 		w.sync(p[1], id)
 		w.reads(p[1], id, "hello", "hello too")
+		w.say(p[0], id, "read as long as it is a member")
+		elapse(31 * time.Minute)
+		w.ok(w.sys.Sync(w.ctx, more, id)) // would look at the members, and reads
+	})
+}
+
+// A sync that did not look at the members does not keep the message after it
+// from looking.
+func TestSendLooksAfterSync(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(2)
+		id := w.group(p[0], p[1])
+		w.say(p[0], id, "one")
+		more := w.another(p[1])
+		w.restart()
+		w.sync(p[0], id)
+		w.say(p[0], id, "two")
+		w.ok(w.sys.SyncWelcomes(w.ctx, more))
+		w.sync(more, id)
+		if got := w.texts(more, id); !slices.Equal(got, []string{"two"}) {
+			t.Errorf("the new installation reads %q", got)
+		}
 	})
 }
 
@@ -252,9 +327,15 @@ func TestIdentitiesOutOfReach(t *testing.T) {
 		more := w.another(p[1])
 		elapse(6 * time.Second)
 		w.line.silence(bus.GetIdentityUpdates)
+		began := time.Now()
 		w.say(p[0], id, "two")
+		w.say(p[0], id, "without looking again at once")
+		if took := time.Since(began); took > checkTime+time.Second {
+			t.Errorf("two messages were held up for %v", took)
+		}
 		w.line.silence("")
-		w.say(p[0], id, "three") // looks again
+		elapse(6 * time.Second)
+		w.say(p[0], id, "three")
 		w.ok(w.sys.SyncWelcomes(w.ctx, more))
 		w.sync(more, id)
 		if got := w.texts(more, id); !slices.Equal(got, []string{"three"}) {
@@ -297,4 +378,23 @@ func TestKeysAreRenewed(t *testing.T) {
 			t.Errorf("%d commits for 40 messages a minute later", now-epoch)
 		}
 	})
+}
+
+// S17: what was made while the clock was ahead, and nobody took, is in the way of
+// no other.
+func TestReplacingWithAClockAhead(t *testing.T) {
+	var ahead atomic.Int64
+	inWorld(t, func(w *world) {
+		p := w.people(1)
+		ahead.Store(int64(200 * 24 * time.Hour))
+		elapse(2 * time.Hour) // nobody takes what is made now
+		ahead.Store(0)
+		w.restart()
+		elapse(2 * time.Hour)
+		made := w.keyPackage(p[0])
+		elapse(31 * 24 * time.Hour)
+		if bytes.Equal(w.keyPackage(p[0]), made) {
+			t.Error("it was not replaced after thirty days")
+		}
+	}, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
 }

@@ -29,9 +29,10 @@ type checks struct {
 	at map[GroupID]time.Time
 }
 
-// due reports whether it is time to look, and takes it as done if so. A group
-// that was never looked at is as new as the welcome or the host: first says
-// whether to look at it.
+// due reports whether it is time to look, and takes it as done if so: what fails
+// is done again at the next time. A group that was never looked at is as new as
+// the welcome or the host: first says whether to look at it, and where not the
+// next message does.
 func (c *checks) due(id GroupID, now time.Time, every time.Duration, first bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,15 +43,11 @@ func (c *checks) due(id GroupID, now time.Time, every time.Duration, first bool)
 	if !known && len(c.at) >= maxChecks {
 		clear(c.at)
 	}
+	if !known && !first {
+		now = now.Add(-checkOnSend)
+	}
 	c.at[id] = now
 	return known || first
-}
-
-// forget has the next message look again.
-func (c *checks) forget(id GroupID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.at, id)
 }
 
 // check looks at the members from time to time while nothing is sent.
@@ -72,7 +69,6 @@ func (a *groupActor) fetchIdentities(self engine.Ref, f group.Fetch) {
 				return
 			}
 			a.sys.log.Warn("members not looked at", groupAttr(a.id), keyErr, err)
-			a.sys.checks.forget(a.id)
 		}
 		answer := group.Fetched{Intent: f.Intent, Now: a.sys.cfg.Now()}
 		for _, id := range f.Inboxes {

@@ -361,7 +361,7 @@ type line struct {
 	slow     func(bus.Topic)       // before an answer about a topic is on its way
 	attempts map[[32]byte]int      // publishes begun, by payload
 	asked    map[string]int        // requests begun, by service
-	silent   string                // a service that cannot be reached
+	silent   string                // a service that does not answer
 }
 
 var errCut = errors.Join(bus.ErrUnavailable, errors.New("the line is cut"))
@@ -449,7 +449,7 @@ func (l *line) requests(service string) int {
 	return l.asked[service]
 }
 
-// silence makes a service one that cannot be reached; empty: none is.
+// silence makes a service one that does not answer; empty: none is.
 func (l *line) silence(service string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -519,7 +519,8 @@ func (l *line) Request(ctx context.Context, service string, payload []byte) ([]b
 	silent := l.silent == service
 	l.mu.Unlock()
 	if silent {
-		return nil, errCut
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
 	return l.Bus.Request(ctx, service, payload)
 }

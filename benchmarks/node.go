@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,9 @@ type NodeOptions struct {
 	Writers  int           // concurrent, where the rate of publishes is measured
 	Messages int           // published by them together
 	Clients  int           // each with a connection and a stream of its own, where memory is measured
+	// Flood makes the command that is FloodChild in a process of its own. With it,
+	// latency is measured once more, while another caller floods the node.
+	Flood func(ctx context.Context, url string) *exec.Cmd
 }
 
 // Node measures an XMTP node by its gRPC API: from publish to stream, durable
@@ -62,6 +66,20 @@ func Node(ctx context.Context, o NodeOptions) (_ *Report, err error) {
 	out.Lost = lost
 	out.duration("publish_to_stream_p50", Percentile(times, 50), bare.one)
 	out.duration("publish_to_stream_p99", Percentile(times, 99), bare.one)
+	if o.Flood != nil {
+		var meanwhile []time.Duration
+		rate, err := s.flooded(ctx, o, func() (err error) {
+			meanwhile, lost, err = s.latency(ctx, o, newGroups(o.Seed+3, 1)[0])
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("publish to stream in a flood: %w", err)
+		}
+		out.Lost += lost
+		out.duration("flooded_publish_to_stream_p50", Percentile(meanwhile, 50), Percentile(times, 50))
+		out.duration("flooded_publish_to_stream_p99", Percentile(meanwhile, 99), Percentile(times, 99))
+		out.rate("flood_answers_per_second", rate, 0)
+	}
 
 	rate, err := s.publishes(ctx, o, newGroups(o.Seed+1, o.Writers))
 	if err != nil {
@@ -199,9 +217,9 @@ func (s *server) resident() int64 {
 }
 
 // connection makes an HTTP client with a connection of its own, as each real
-// client has one.
-func connection() *http.Client {
-	t := &http.Transport{MaxConnsPerHost: 1}
+// client has one, from an address of this machine, or from any where it is nil.
+func connection(from net.Addr) *http.Client {
+	t := &http.Transport{MaxConnsPerHost: 1, DialContext: (&net.Dialer{LocalAddr: from}).DialContext}
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetUnencryptedHTTP2(true)
 	return &http.Client{Transport: t}
@@ -210,7 +228,11 @@ func connection() *http.Client {
 const mlsService = "/xmtp.mls.api.v1.MlsApi/"
 
 func (s *server) sender() func(ctx context.Context, group []byte, number int) error {
-	c := connect.NewClient[mlsapi.SendGroupMessagesRequest, emptypb.Empty](connection(), s.url+mlsService+"SendGroupMessages", connect.WithGRPC())
+	return s.senderFrom(nil)
+}
+
+func (s *server) senderFrom(from net.Addr) func(ctx context.Context, group []byte, number int) error {
+	c := connect.NewClient[mlsapi.SendGroupMessagesRequest, emptypb.Empty](connection(from), s.url+mlsService+"SendGroupMessages", connect.WithGRPC())
 	return func(ctx context.Context, group []byte, number int) error {
 		_, err := c.CallUnary(ctx, connect.NewRequest(&mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{
 			{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: frame(group, number)}}},
@@ -222,7 +244,7 @@ func (s *server) sender() func(ctx context.Context, group []byte, number int) er
 // subscribe opens a stream of one group and calls got for each message until ctx
 // ends. It returns once the server has answered.
 func (s *server) subscribe(ctx context.Context, group []byte, got func(number int)) (wait func() error, err error) {
-	c := connect.NewClient[mlsapi.SubscribeGroupMessagesRequest, mlsapi.GroupMessage](connection(), s.url+mlsService+"SubscribeGroupMessages", connect.WithGRPC())
+	c := connect.NewClient[mlsapi.SubscribeGroupMessagesRequest, mlsapi.GroupMessage](connection(nil), s.url+mlsService+"SubscribeGroupMessages", connect.WithGRPC())
 	stream, err := c.CallServerStream(ctx, connect.NewRequest(&mlsapi.SubscribeGroupMessagesRequest{
 		Filters: []*mlsapi.SubscribeGroupMessagesRequest_Filter{{GroupId: group}},
 	}))

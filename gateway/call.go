@@ -84,12 +84,13 @@ func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream
 		return s.Send(message)
 	}
 
-	// Clients wait for the headers before they go on, so they leave at once.
-	s.ResponseHeader().Set(subscribed, "true")
-	err := send(nil)
-	if err == nil {
-		err = feed(open, send)
-	}
+	// Clients wait for the headers before they go on, so they leave as soon as
+	// nothing that is published can be missed any more.
+	patience.Stop() // until then it is the node that is waited for
+	err := feed(node.WithOpened(open, func() error {
+		s.ResponseHeader().Set(subscribed, "true")
+		return send(nil)
+	}), send)
 	switch {
 	case stalled.Load():
 		g.config.Logger.Info("stream cut off: its caller does not read it", "procedure", s.Conn().Spec().Procedure)

@@ -19,8 +19,9 @@ import (
 type caller struct {
 	limits           Limits
 	calls, publishes *rate.Limiter
-	slots            chan struct{} // one for each request at work
+	slots            chan struct{} // one for each request that is read, worked on or answered
 	waiting, streams atomic.Int64
+	line             line
 }
 
 // enter waits for a place for one more request, or takes one for a stream.
@@ -47,15 +48,15 @@ func (c *caller) enter(ctx context.Context, stream bool) (leave func(), err erro
 	case c.slots <- struct{}{}:
 		return leave, nil
 	case <-ctx.Done():
-		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
+		return nil, refusal(ctx, ctx.Err())
 	}
 }
 
 // spend takes what a request costs out of the caller's budget.
 func (c *caller) spend(of class, tokens int) error {
-	l := c.publishes
-	if of == calls {
-		l = c.calls
+	l := c.calls
+	if of.isPublish() {
+		l = c.publishes
 	}
 	if !l.AllowN(time.Now(), tokens) {
 		return exhausted("over the rate limit: try again later")

@@ -24,7 +24,7 @@ var (
 var codes = map[string]connect.Code{
 	bus.CodeInvalid:     connect.CodeInvalidArgument,
 	bus.CodeExhausted:   connect.CodeResourceExhausted,
-	bus.CodeTooLarge:    connect.CodeResourceExhausted,
+	bus.CodeTooLarge:    connect.CodeOutOfRange, // unlike the others: ask for less at a time
 	bus.CodeUnavailable: connect.CodeUnavailable,
 	bus.CodeAborted:     connect.CodeAborted,
 }

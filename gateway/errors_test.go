@@ -6,15 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/memory"
+	"github.com/conclave-chat/conclave/bus/xmtp"
 	"github.com/conclave-chat/conclave/gateway"
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/node"
+	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/identityapi"
 )
 
@@ -62,6 +68,45 @@ func TestErrorCodes(t *testing.T) {
 				t.Errorf("the log says %q", log.String())
 			}
 		})
+	}
+}
+
+// The longest identity logs, asked for again and again in one request, are told
+// from what a caller has to wait for: a host on the network asks for fewer at a
+// time, and has them all.
+func TestLongAnswersAreAskedInParts(t *testing.T) {
+	n := open(t, gateway.Config{})
+	h := overHTTP2(t, nil)
+	p := newPerson(t)
+	updates := []*associations.IdentityUpdate{p.registration(t)}
+	for range 16 {
+		other := newPerson(t)
+		d := identity.NewDraft(p.inbox, time.Now()).Add(other.appID, p.wallet.Identifier())
+		if err := errors.Join(d.Sign(p.wallet), d.SignInstallation(other.app)); err != nil {
+			t.Fatal(err)
+		}
+		u, err := d.Update()
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Actions[0].GetAdd().RelyingParty = proto.String(strings.Repeat("x", 23<<10))
+		updates = append(updates, u)
+	}
+	for _, u := range updates {
+		must[identityapi.PublishIdentityUpdateResponse](t)(call[identityapi.PublishIdentityUpdateResponse](t.Context(), h, n.url+identityPath+"PublishIdentityUpdate", publish(u), connect.WithGRPC()))
+	}
+	request := logsOf(slices.Repeat([]string{p.inbox}, 50)...)
+	_, err := call[identityapi.GetIdentityUpdatesResponse](t.Context(), h, n.url+identityPath+"GetIdentityUpdates", request, connect.WithGRPC())
+	wantCode(t, err, connect.CodeOutOfRange)
+
+	b, err := xmtp.Open(xmtp.Config{URL: n.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	all, err := node.NewClient(b).GetIdentityUpdates(t.Context(), request)
+	if err != nil || len(all.GetResponses()) != 50 || len(all.GetResponses()[49].GetUpdates()) != 17 {
+		t.Errorf("a host gets %d answers, %v", len(all.GetResponses()), err)
 	}
 }
 

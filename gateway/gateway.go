@@ -49,6 +49,7 @@ type Gateway struct {
 	config  Config
 	server  *http.Server
 	callers *callers
+	turns   turns
 	writer  *connect.ErrorWriter
 	streams map[string]bool // the paths of procedures that stay open
 	closing context.Context
@@ -68,6 +69,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	c.Limits = c.Limits.withDefaults()
 	g := &Gateway{config: c, callers: newCallers(c.Limits), writer: connect.NewErrorWriter(), streams: map[string]bool{}}
+	g.turns.free = c.Limits.Working
 	g.closing, g.close = context.WithCancel(context.Background())
 
 	mux, err := g.procedures()

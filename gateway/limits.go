@@ -6,10 +6,14 @@ import (
 	"time"
 )
 
-// Limits bound each caller; zero fields get the default.
+// Limits bound each caller, and Working all of them; zero fields get the default.
 type Limits struct {
-	// Requests of one caller at work at a time; default 4 for each core, a quarter of
-	// what a node takes, so that nobody takes all of it. The others wait.
+	// Working is how many requests are worked on at a time while several callers
+	// have some; default one for each core. Callers take turns, and who has none
+	// at work never waits.
+	Working int
+	// Requests of one caller that are read, worked on and answered at a time;
+	// default 4 for each core. The others wait.
 	Requests int
 	Waiting  int // requests of one caller that wait; default 4,000
 	Streams  int // open streams of one caller; default 5,000, half of what a node takes
@@ -41,6 +45,7 @@ var (
 )
 
 func (l Limits) withDefaults() Limits {
+	l.Working = cmp.Or(l.Working, runtime.GOMAXPROCS(0))
 	l.Requests = cmp.Or(l.Requests, 4*runtime.GOMAXPROCS(0))
 	l.Waiting = cmp.Or(l.Waiting, 4000)
 	l.Streams = cmp.Or(l.Streams, 5000)

@@ -221,6 +221,11 @@ func TestPlaces(t *testing.T) {
 		begin()
 		begin() // waits
 		wantCode(t, ask(), connect.CodeResourceExhausted)
+		begin() // is refused before anything of it is read
+		if err := <-answers; err == nil {
+			t.Error("there was a place for a fourth")
+		}
+		bodies = bodies[:3]
 		for _, body := range bodies {
 			body.Write(frame(nil))
 			body.Close()
@@ -252,21 +257,29 @@ func TestPlaces(t *testing.T) {
 	})
 }
 
-// A slow bus takes a while for each question.
-type slow struct{ bus.Bus }
+// A busy bus takes a while for each question, and answers one after another.
+type busy struct {
+	bus.Bus
+	one chan struct{}
+}
 
-func (b slow) Last(ctx context.Context, topics ...bus.Topic) ([]bus.ID, error) {
+func (b busy) Last(ctx context.Context, topics ...bus.Topic) ([]bus.ID, error) {
+	b.one <- struct{}{}
+	defer func() { <-b.one }()
 	<-time.After(10 * time.Millisecond)
 	return b.Bus.Last(ctx, topics...)
 }
 
 // A flood from one caller leaves another's slowest answer within twice what it
-// was: it fills its caller's places, and never all of the node's.
+// was: before it are the few requests that are worked on, never those that wait.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New(memory.Config{})
 		t.Cleanup(func() { b.Close() })
-		n, dial := openPipedOn(t, slow{b}, gateway.Config{Authenticate: func(token string) (string, bool) { return token, true }})
+		n, dial := openPipedOn(t, busy{b, make(chan struct{}, 1)}, gateway.Config{
+			Limits:       gateway.Limits{Working: 1},
+			Authenticate: func(token string) (string, bool) { return token, true },
+		})
 		ask := func(h *http.Client, who string) error {
 			request := connect.NewRequest(&identityapi.GetInboxIdsRequest{Requests: []*identityapi.GetInboxIdsRequest_Request{{Identifier: "0x" + strings.Repeat("0", 40)}}})
 			request.Header().Set("Authorization", "Bearer "+who)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/conclave-chat/conclave/bus/jetstream"
 	"github.com/conclave-chat/conclave/gateway"
 	"github.com/conclave-chat/conclave/proto/identityapi"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
@@ -272,5 +273,32 @@ func TestPings(t *testing.T) {
 			}
 			answered++
 		}
+	}
+}
+
+// B10: what a caller writes beside its request is not passed on: the log's own
+// orders, in whose words ever, change nothing of what is stored.
+func TestOrdersToTheLogAreNotPassedOn(t *testing.T) {
+	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	n := openOn(t, b, gateway.Config{})
+	h := overHTTP2(t, nil)
+	for i := range 3 {
+		request := connect.NewRequest(&mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{sealed(groupID(1), 10+i)}})
+		for name, value := range map[string]string{
+			"Nats-Rollup": "all", "Nats-Msg-Id": "the same", "Nats-TTL": "1s", "Nats-Expected-Last-Sequence": "99", "Conclave-Timeout": "1ns",
+		} {
+			request.Header().Set(name, value)
+		}
+		if _, err := connect.NewClient[mlsapi.SendGroupMessagesRequest, emptypb.Empty](h, n.url+mlsPath+"SendGroupMessages", connect.WithGRPC()).
+			CallUnary(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stored := queryAll(t, h, n.url, groupID(1)); len(stored) != 3 {
+		t.Errorf("%d messages are stored, want 3", len(stored))
 	}
 }

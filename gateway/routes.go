@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 
@@ -14,15 +15,20 @@ import (
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// A class says what a procedure costs: which budget it draws on, and how large
-// its request may be.
+// A class says what a procedure costs: which budget it draws on, how large its
+// request may be, and whether it takes turns with others.
 type class int
 
 const (
 	calls     class = iota
-	publishes       // identities and key packages
+	verifies        // calls that may wait seconds for a blockchain's node, and so take no turn
+	publishes       // key packages
+	registers       // identity updates, which may wait for one too
 	sends           // messages: one by one, and as large as they come
 )
+
+func (c class) isPublish() bool { return c >= publishes }
+func (c class) takesTurn() bool { return c != verifies && c != registers }
 
 // A route is one procedure of a service.
 type route struct {
@@ -54,10 +60,10 @@ func (g *Gateway) routes() []route {
 		unary(mls, "BatchQueryCommitLog", calls, n.BatchQueryCommitLog),
 		unary(mls, "GetNewestGroupMessage", calls, n.GetNewestGroupMessage),
 
-		unary(identity, "PublishIdentityUpdate", publishes, n.PublishIdentityUpdate),
+		unary(identity, "PublishIdentityUpdate", registers, n.PublishIdentityUpdate),
 		unary(identity, "GetIdentityUpdates", calls, n.GetIdentityUpdates),
 		unary(identity, "GetInboxIds", calls, n.GetInboxIds),
-		unary(identity, "VerifySmartContractWalletSignatures", calls, n.VerifySmartContractWalletSignatures),
+		unary(identity, "VerifySmartContractWalletSignatures", verifies, n.VerifySmartContractWalletSignatures),
 
 		stream(message, "SubscribeAll", n.SubscribeAll),
 	}
@@ -71,10 +77,17 @@ var files = []protoreflect.FileDescriptor{
 }
 
 func unary[Q, A any](service protoreflect.FullName, method protoreflect.Name, of class, answer func(context.Context, *Q) (*A, error)) route {
-	handler := func(_ *Gateway, procedure string, options ...connect.HandlerOption) *connect.Handler {
+	handler := func(g *Gateway, procedure string, options ...connect.HandlerOption) *connect.Handler {
 		return connect.NewUnaryHandlerSimple(procedure, func(ctx context.Context, request *Q) (*A, error) {
-			if err := callOf(ctx).begin(of, cost(request)); err != nil {
+			c := callOf(ctx)
+			if err := c.begin(of, cost(request)); err != nil {
 				return nil, err
+			}
+			if of.takesTurn() {
+				if err := g.turns.take(ctx, c.caller); err != nil {
+					return nil, err
+				}
+				defer g.turns.give(c.caller)
 			}
 			a, err := answer(ctx, request)
 			if err != nil {
@@ -129,6 +142,7 @@ func (g *Gateway) procedures() (*http.ServeMux, error) {
 	options := []connect.HandlerOption{
 		codecs(),
 		connect.WithReadMaxBytes(maxSmallRequest),
+		connect.WithCompressMinBytes(math.MaxInt), // answers are ciphertext, which does not get smaller
 		connect.WithRecover(g.panicked),
 	}
 	mux := http.NewServeMux()

@@ -14,7 +14,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/gateway"
 	"github.com/conclave-chat/conclave/proto/messageapi"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
@@ -105,34 +107,76 @@ func TestMessages(t *testing.T) {
 		})
 	}
 
-	// A server of push notifications sees every topic. Its subscription has no
-	// cursor, so that what it is shown first is repeated until it is.
-	all, err := connect.NewClient[messageapi.SubscribeAllRequest, messageapi.Envelope](h, n.url+messagePath+"SubscribeAll", connect.WithGRPC()).
+	// A server of push notifications sees every topic, from its headers on.
+	all := subscribeAll(t, ctx, h, n.url)
+	send(t, h, n.url, sealed(groupID(2), 10))
+	if !all.Receive() {
+		t.Fatalf("a push server is shown nothing: %v", all.Err())
+	}
+	var m mlsapi.GroupMessage
+	if e := all.Msg(); e.GetContentTopic() != "/xmtp/mls/1/g-00000000000000000000000000000002/proto" || proto.Unmarshal(e.GetMessage(), &m) != nil || m.GetV1().GetId() == 0 {
+		t.Errorf("a push server is shown %v", e)
+	}
+}
+
+// subscribeAll opens a push server's stream. It returns with the headers.
+func subscribeAll(t testing.TB, ctx context.Context, h *http.Client, url string) *connect.ServerStreamForClient[messageapi.Envelope] {
+	t.Helper()
+	s, err := connect.NewClient[messageapi.SubscribeAllRequest, messageapi.Envelope](h, url+messagePath+"SubscribeAll", connect.WithGRPC()).
 		CallServerStream(ctx, connect.NewRequest(new(messageapi.SubscribeAllRequest)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer all.Close()
-	shown := make(chan *messageapi.Envelope, 1)
-	go func() {
-		defer close(shown)
-		if all.Receive() {
-			shown <- all.Msg()
-		}
-	}()
-	for e := (*messageapi.Envelope)(nil); e == nil; {
-		send(t, h, n.url, sealed(groupID(2), 10))
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// A hesitant bus takes its time to follow everything.
+type hesitant struct {
+	bus.Bus
+	follow chan struct{}
+}
+
+type hesitantFeed struct {
+	bus.Feed
+	follow chan struct{}
+}
+
+func (h hesitant) Open(ctx context.Context) (bus.Feed, error) {
+	f, err := h.Bus.Open(ctx)
+	return hesitantFeed{f, h.follow}, err
+}
+
+func (f hesitantFeed) FollowAll(ctx context.Context) error {
+	<-f.follow
+	return f.Feed.FollowAll(ctx)
+}
+
+// A stream without cursors says that it is open when it is: what is sent once
+// the headers are there is shown.
+func TestHeadersPromiseWhatFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(memory.Config{})
+		t.Cleanup(func() { b.Close() })
+		slow := hesitant{b, make(chan struct{})}
+		n, dial := openPipedOn(t, slow, gateway.Config{})
+		h := overHTTP2(t, dial)
+		opened := make(chan *connect.ServerStreamForClient[messageapi.Envelope], 1)
+		go func() { opened <- subscribeAll(t, t.Context(), h, n.url) }()
+		<-time.After(20 * time.Second)
 		select {
-		case e = <-shown:
-			var m mlsapi.GroupMessage
-			if e.GetContentTopic() != "/xmtp/mls/1/g-00000000000000000000000000000002/proto" || proto.Unmarshal(e.GetMessage(), &m) != nil || m.GetV1().GetId() == 0 {
-				t.Errorf("a push server is shown %v", e)
-			}
-		case <-ctx.Done():
-			t.Fatal("a push server is shown nothing")
+		case <-opened:
+			t.Error("the headers are there before the stream is")
 		default:
 		}
-	}
+		close(slow.follow)
+		all := <-opened
+		send(t, h, n.url, sealed(groupID(1), 10))
+		if !all.Receive() {
+			t.Errorf("what was sent after the headers is not shown: %v", all.Err())
+		}
+		all.Close()
+	})
 }
 
 // XMTP's client waits for a stream's headers before it goes on, with no message

@@ -89,6 +89,9 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.appliedAt = d.Time
 	if own != nil {
 		s.rotated = d.Time
+		if w, ok := own.wish.(freshen); ok && w.at.After(d.Time) {
+			s.rotated = w.at // by a clock that is ahead: it would ask again at once
+		}
 	}
 	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
@@ -122,10 +125,10 @@ func (s *step) settle(d Delivered, own *intent) {
 	for _, it := range s.intents {
 		switch {
 		case it.isSend() || own != nil && it.id == own.id:
-		case own != nil && it.isFreshen():
-			s.done(it, nil) // the own commit had a path
 		case it.state == stateFailed:
 			s.drop(it)
+		case own != nil && it.isFreshen():
+			s.done(it, nil) // the own commit had a path
 		case it.inFlight() && !it.isReoffer():
 			s.unseal(it)
 		}

@@ -43,9 +43,9 @@ type CommitRecord struct {
 }
 
 const (
-	// trailKept is how many applied commits every member remembers, to compare
-	// with a commit log that lags behind.
-	trailKept = 8
+	// trailKept is how many commits every member remembers, to compare with a
+	// commit log that lags behind: see follow.
+	trailKept = 16
 	// appliedKept is how many records of applied commits are kept by a member
 	// that publishes them, and failedKept of others: whoever floods the log
 	// with junk pushes out no applied one.
@@ -53,7 +53,7 @@ const (
 	failedKept  = 32
 )
 
-// An Applied is a commit that was applied and what it led to.
+// An Applied is a commit and the epoch that it led to, or was rejected in.
 type Applied struct {
 	Commit        uint64
 	Authenticator [16]byte // the beginning of the epoch authenticator
@@ -65,15 +65,33 @@ func (r *Replica) keepsCommitLog() bool {
 	return r.kind == KindDM || r.kind != KindSync && r.meta.RoleOf(r.env.Inbox) == SuperAdmin
 }
 
+// follow puts a commit on the trail: applied, or rejected in the epoch that it
+// was for. Of each epoch the trail has what led there and what was rejected
+// last, so that nobody pushes out what was applied. It reports whether it did:
+// a log that went backwards gives an ID to another commit than the one that the
+// commit log has under it.
+func (s *step) follow(commit uint64, authenticator []byte) bool {
+	now, n := Applied{commit, [16]byte(authenticator)}, len(s.trail)
+	if n > 0 && commit <= s.trail[n-1].Commit {
+		return false
+	}
+	if n > 1 && s.trail[n-1].Authenticator == now.Authenticator && s.trail[n-2].Authenticator == now.Authenticator {
+		n--
+	}
+	s.trail, s.dirt = append(slices.Clone(s.trail[:n]), now), true
+	s.trail = s.trail[max(0, len(s.trail)-trailKept):]
+	return true
+}
+
 // recordApplied notes a commit that led from an epoch to the current one.
 func (s *step) recordApplied(d Delivered, before *mls.Group) {
 	if !s.group.Active() {
 		return // who is removed does not know the epoch that the others are in
 	}
 	authenticator := s.group.EpochAuthenticator()
-	s.trail = append(slices.Clone(s.trail), Applied{d.ID, [16]byte(authenticator)})
-	s.trail = s.trail[max(0, len(s.trail)-trailKept):]
-	s.dirt = true
+	if !s.follow(d.ID, authenticator) {
+		return
+	}
 	if s.keepsCommitLog() || s.env.recordAll {
 		s.saveRecord(s.Epoch()%appliedKept, CommitRecord{d.ID, before.EpochAuthenticator(), CommitApplied, s.Epoch(), authenticator})
 	}
@@ -81,8 +99,11 @@ func (s *step) recordApplied(d Delivered, before *mls.Group) {
 
 // recordFailed notes a commit that changed nothing.
 func (s *step) recordFailed(d Delivered, result CommitResult) {
+	now := s.group.EpochAuthenticator()
+	if result != CommitWrongEpoch { // of another time than ours, and no decision
+		s.follow(d.ID, now)
+	}
 	if s.keepsCommitLog() || s.env.recordAll {
-		now := s.group.EpochAuthenticator()
 		s.saveRecord(appliedKept+s.rejected%failedKept, CommitRecord{d.ID, now, result, s.Epoch(), now})
 	}
 }
@@ -104,6 +125,13 @@ func (s *step) saveRecord(slot uint64, c CommitRecord) {
 	w.bytes(c.Last)
 	w.bytes(c.Authenticator)
 	s.put(TableCommit, keyOf(slot), w.b)
+}
+
+// forgetRecords deletes what was written down so far.
+func (s *step) forgetRecords() {
+	for slot := range uint64(appliedKept + failedKept) {
+		s.delete(TableCommit, keyOf(slot))
+	}
 }
 
 // CommitRecords reads what a member has written down of the commits behind one,
@@ -129,11 +157,12 @@ func CommitRecords(rows RowReader, after uint64) (records []CommitRecord, err er
 
 // SignCommits makes records ready to be published, under the key in the group's
 // metadata. There is nothing to publish for a member that does not keep the
-// log, in a group without such a key, or where the log is under another:
+// log or is in an epoch without the others, in a group without such a key, or
+// where the log is under another:
 // consensus is the key that the log began with, nil where it is empty.
 func (r *Replica) SignCommits(records []CommitRecord, consensus ed25519.PublicKey) []*mlsapi.PublishCommitLogRequest {
 	seed, err := hex.DecodeString(r.meta.Attributes[attributeCommitLogSigner])
-	if err != nil || len(seed) != ed25519.SeedSize || !r.Active() || !r.keepsCommitLog() {
+	if err != nil || len(seed) != ed25519.SeedSize || !r.Active() || r.lost || r.dead || !r.keepsCommitLog() {
 		return nil
 	}
 	key := ed25519.NewKeyFromSeed(seed)
@@ -169,10 +198,10 @@ type CommitLog struct {
 	Cursor uint64            // sequence id of the last entry read
 	Key    ed25519.PublicKey // of the first entry with a valid signature: the others are under it too
 	newest CommitRecord      // the last entry that counts
-	recent []Applied         // the last entries that count, of applied commits
+	recent []Applied         // the last entries that count, but for commits of another time
 }
 
-// recentAttested is how many applied commits are remembered.
+// recentAttested is how many of them are remembered.
 const recentAttested = 64
 
 // Newest returns the last commit that the log counts.
@@ -187,7 +216,7 @@ func (l *CommitLog) Read(group []byte, entries []*contents.CommitLogEntry) (coun
 		l.Cursor = e.GetSequenceId()
 		if c, ok := l.verify(group, e); ok && l.follows(&c) {
 			l.newest, counted = c, counted+1
-			if c.Result == CommitApplied && len(c.Authenticator) >= 16 {
+			if c.Result != CommitWrongEpoch && len(c.Authenticator) >= 16 {
 				l.recent = append(l.recent, Applied{c.Commit, [16]byte(c.Authenticator)})
 				l.recent = l.recent[max(0, len(l.recent)-recentAttested):]
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -254,4 +255,104 @@ func FuzzCommitLog(f *testing.F) {
 			t.Error("read twice")
 		}
 	})
+}
+
+// R14, C15: a log that went backwards gives an ID to another commit than the
+// one that the commit log has under it. Nobody is forked for that.
+func TestRewindIsNoFork(t *testing.T) {
+	w, alice, bob := two(t)
+	w.run(words("junk commits"))
+	w.run(words("rename alice one"))
+	w.sync(w.order)
+	records, err := group.CommitRecords(alice.reader(), 0)
+	w.must(err)
+	published := records[len(records)-1].Commit
+	var log group.CommitLog
+	log.Read(alice.replica.ID(), served(nil, alice.replica.SignCommits(records, nil)))
+	w.run(words(fmt.Sprintf("rewind %d", published-2))) // the junk is gone, and nobody offers it again
+	w.sync(w.order)
+	w.run(words("rename alice two"))
+	w.sync(w.order)
+	for _, h := range []*home{alice, bob} {
+		if h.replica.Epoch() != 3 || h.replica.Cursor() != published {
+			t.Fatalf("%s: epoch %d at %d, want 3 at %d", h.name, h.replica.Epoch(), h.replica.Cursor(), published)
+		}
+		if _, forked, _ := log.Judge(h.replica.Summary().Trail); forked {
+			t.Errorf("%s takes commit %d for another", h.name, published)
+		}
+	}
+}
+
+// C15: a member that was added again publishes nothing of its life before. It
+// may have been in an epoch without the others: that is what it was added again
+// for.
+func TestCommitRecordsOfAnotherLife(t *testing.T) {
+	w, _, bob := two(t)
+	for _, line := range []string{"admin alice super bob", "rename alice one", "admin alice unsuper bob", "remove alice bob", "add alice bob"} {
+		w.run(words(line))
+		w.sync(w.order)
+	}
+	joined := bob.replica.Cursor()
+	w.run(words("admin alice super bob"))
+	w.sync(w.order)
+	records, err := group.CommitRecords(bob.reader(), 0)
+	w.must(err)
+	if len(records) != 1 || records[0].Commit <= joined {
+		t.Errorf("added again at %d: records %+v", joined, records)
+	}
+}
+
+// C15: who applied a commit that the others rejected, or rejected one that they
+// applied, is elsewhere from there on, and the log shows it.
+func TestForkOverARejectedCommit(t *testing.T) {
+	w, alice, bob := two(t)
+	for _, line := range []string{"people carol", "add alice carol", "permit alice admin_only"} {
+		w.run(words(line))
+		w.sync(w.order)
+	}
+	w.run(words("forge carol rename theirs")) // everybody rejects it
+	w.sync(w.order)
+	records, err := group.CommitRecords(alice.reader(), 0)
+	w.must(err)
+	rejected := &records[len(records)-1]
+	if rejected.Result != group.CommitInvalid {
+		t.Fatalf("the last commit has result %d", rejected.Result)
+	}
+	read := func() (forked, known bool) {
+		var log group.CommitLog
+		if n := log.Read(alice.replica.ID(), served(nil, alice.replica.SignCommits(records, nil))); n != len(records) {
+			t.Fatalf("%d of %d entries count", n, len(records))
+		}
+		_, forked, known = log.Judge(bob.replica.Summary().Trail)
+		return forked, known
+	}
+	if forked, known := read(); forked || !known {
+		t.Errorf("all rejected it: forked %v, known %v", forked, known)
+	}
+	was := *rejected
+	rejected.Result, rejected.Epoch, rejected.Authenticator = group.CommitApplied, was.Epoch+1, bytes.Repeat([]byte{1}, 32)
+	if forked, _ := read(); !forked {
+		t.Error("nothing shows that the others applied it")
+	}
+	records = records[:len(records)-1]
+	applied := &records[len(records)-1]
+	applied.Result, applied.Epoch, applied.Authenticator = group.CommitInvalid, applied.Epoch-1, applied.Last
+	if forked, _ := read(); !forked {
+		t.Error("nothing shows that the others rejected what bob applied")
+	}
+	// Junk that all see alike changes nothing, and pushes no applied one out.
+	w.run(words("rename alice ours"))
+	w.sync(w.order)
+	for range 20 {
+		w.run(words("forge carol rename theirs"))
+		w.sync(w.order)
+	}
+	records, err = group.CommitRecords(alice.reader(), 0)
+	w.must(err)
+	if forked, known := read(); forked || !known {
+		t.Errorf("behind junk: forked %v, known %v", forked, known)
+	}
+	if trail := bob.replica.Summary().Trail; len(trail) != 5 {
+		t.Errorf("a trail of %d: want three that were applied, and one rejected in each of two epochs", len(trail))
+	}
 }

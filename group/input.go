@@ -68,7 +68,8 @@ type (
 	// CheckMembers compares the members' newest identities with those that the
 	// group has them at, and becomes a Refresh of those that moved. What is
 	// wished after it waits for that: a message sent after it is not for an
-	// installation that was revoked before. It is not stored.
+	// installation that was revoked before. It is not stored, and nothing where
+	// the group takes no wishes.
 	CheckMembers struct{}
 )
 

@@ -250,7 +250,8 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 }
 
 // succeed takes over from the life before: history and failed messages stay,
-// the old life's keys go.
+// the old life's keys go, and what it wrote down of commits: it may have been
+// in an epoch without the others.
 func (s *step) succeed(p *Replica) {
 	s.cursor = max(s.cursor, p.cursor)
 	s.next, s.marks, s.rewinds, s.rejected = p.next, p.marks, p.rewinds, p.rejected
@@ -261,6 +262,7 @@ func (s *step) succeed(p *Replica) {
 		}
 	}
 	s.saved = p.saved // its rows are replaced
+	s.forgetRecords()
 	s.removals = p.removals
 }
 

@@ -165,12 +165,16 @@ func (s *step) reopen(rolledBack bool) {
 // mend puts a key update before everything else that is to be sent.
 func (s *step) mend() {
 	s.heal, s.dirt = true, true
-	if !slices.ContainsFunc(s.intents, func(it *intent) bool { _, ok := it.wish.(KeyUpdate); return ok }) {
-		it := s.begin(KeyUpdate{})
-		s.intents = append([]*intent{it}, s.intents[:len(s.intents)-1]...)
-		s.saveIntent(it)
+	at := slices.IndexFunc(s.intents, func(it *intent) bool {
+		_, ok := it.wish.(KeyUpdate)
+		return ok && it.state != stateFailed
+	})
+	if at < 0 {
+		at = len(s.intents)
+		s.saveIntent(s.begin(KeyUpdate{}))
 		s.fx.Intent = 0 // it is no wish
 	}
+	s.intents = slices.Concat(s.intents[at:at+1], s.intents[:at], s.intents[at+1:])
 }
 
 // rowNumber reads the key of a numbered row.

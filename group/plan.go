@@ -295,6 +295,7 @@ func (p *membershipPlan) remove(inbox string) error {
 func (p *membershipPlan) drop(key []byte) {
 	if leaf, ok := p.group.Find(key); ok {
 		p.drops = append(p.drops, mls.Remove{Removed: leaf})
+		p.failed = slices.DeleteFunc(p.failed, func(f []byte) bool { return bytes.Equal(f, key) }) // as it once was
 		return
 	}
 	p.fail(key)

@@ -127,7 +127,7 @@ type position struct {
 	leaving    []string  // inboxes that asked to be removed, sorted
 	removals   []removal // of the last epochs
 	heard      []echo    // of the last epochs
-	trail      []Applied // the last commits that were applied
+	trail      []Applied // the last commits that were applied or rejected
 	forked     bool      // by the group's commit log, the others are elsewhere
 	keeps      bool      // this member publishes to that log
 }

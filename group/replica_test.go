@@ -281,3 +281,18 @@ func TestSenderHMAC(t *testing.T) {
 		t.Errorf("derived %d bytes: %v", len(key), err)
 	}
 }
+
+// S17: a member whose clock is far ahead of the log's renews its keys once, not
+// before each message.
+func TestFreshKeysOfAClockAhead(t *testing.T) {
+	w, _, bob := two(t)
+	w.run(words("limit bob keys 30"))
+	w.run(words("crash bob"))
+	for i := range 3 {
+		bob.step(group.Send{Content: []byte{'a' + byte(i)}, Now: w.tick().Add(400 * 24 * time.Hour)})
+		w.sync(w.order)
+	}
+	if e := bob.replica.Epoch(); e != 2 {
+		t.Errorf("epoch %d after three messages, want 2", e)
+	}
+}

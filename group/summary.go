@@ -6,7 +6,7 @@ import "fmt"
 type Summary struct {
 	Kind           Kind // 0: a store of an older version does not tell before the replica is loaded
 	DM             [2]string
-	Trail          []Applied // the last commits that were applied, oldest first
+	Trail          []Applied // the last commits that were applied or rejected, oldest first
 	Forked         bool      // see Replica.Forked
 	KeepsCommitLog bool      // the member publishes what commits did
 }

@@ -175,6 +175,8 @@ func (s *step) mayUpdateMetadata(in UpdateMetadata) error {
 		return fmt.Errorf("%w: attribute is not UTF-8, or has no name", ErrInvalid)
 	case ok && len(in.Value) > limit:
 		return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, in.Field, len(in.Value), limit)
+	case in.Field == AttributeMinimumVersion && !versionAtLeast(s.env.Version, in.Value):
+		return fmt.Errorf("%w: demand version %s of a client that is %s", ErrInvalid, in.Value, s.env.Version)
 	case !s.meta.Permissions.metadataPolicy(in.Field).permits(s.role()):
 		return fmt.Errorf("%w: change %s", ErrForbidden, in.Field)
 	}

@@ -38,6 +38,18 @@ type Verifier interface {
 	VerifyContract(account Account, block *uint64, hash [32]byte, sig []byte) (uint64, error)
 }
 
+// Trusting verifies like another Verifier, but takes it that every contract
+// signed what it is said to have signed. What it refuses, no chain can save.
+type Trusting struct{ Verifier }
+
+// VerifyContract implements Verifier.
+func (Trusting) VerifyContract(_ Account, block *uint64, _ [32]byte, _ []byte) (uint64, error) {
+	if block == nil {
+		return 0, nil
+	}
+	return *block, nil
+}
+
 // sigKind is what a signature was made with.
 type sigKind uint8
 

@@ -15,10 +15,12 @@ import (
 // compared itself with the log's end, so a copy is never out of date, and
 // forgetting one costs no more than reading it again.
 type cache[V any] struct {
-	bus        bus.Bus
-	max        int
-	newestOnly bool // the entries before a topic's newest are of no interest
-	read       func(*V, bus.Envelope) error
+	bus  bus.Bus
+	max  int
+	read func(*V, bus.Envelope) error
+	// enough says that what was read of a topic's newest entry alone makes those
+	// before it of no interest; nil where all are of interest.
+	enough func(V) bool
 
 	mu          sync.Mutex
 	incarnation string
@@ -101,12 +103,25 @@ func (c *cache[V]) catchUp(ctx context.Context, t *tail[V], end bus.ID) error {
 			t.forget()
 		}
 	}
-	if c.newestOnly && end > t.last {
-		t.last = bus.MakeID(end.Sequence()-1, end.Shard())
-		if end.Sequence() == 1 {
-			t.last = 0
-		}
+	if c.enough == nil || end <= t.last {
+		return c.readOn(ctx, t, end)
 	}
+	last, value := t.last, t.value
+	t.forget()
+	t.last = position(end.Sequence()-1, end.Shard())
+	err := c.readOn(ctx, t, end)
+	if err == nil && c.enough(t.value) {
+		return nil
+	}
+	t.last, t.value = last, value
+	if err != nil {
+		return err
+	}
+	return c.readOn(ctx, t, end)
+}
+
+// readOn reads a tail up to end.
+func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
 	for again := false; t.last < end; {
 		envelopes, err := c.bus.Read(ctx, t.last, page, t.topic)
 		if errors.Is(err, bus.ErrLogRolledBack) && !again {

@@ -23,6 +23,7 @@ type inboxLog struct {
 
 type logEntry struct {
 	hash [32]byte // of the update's bytes
+	size int      // of the update in bytes
 	log  *identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog
 }
 
@@ -61,6 +62,9 @@ func (n *Node) readUpdate(l *inboxLog, e bus.Envelope) error {
 		c, err = n.readCandidate(e)
 	}
 	if errors.Is(err, identity.ErrNeedChain) {
+		if invalid := n.invalidOnAnyChain(l, e); invalid != nil {
+			return n.passOver(invalid)
+		}
 		return err
 	}
 	if err != nil {
@@ -72,12 +76,28 @@ func (n *Node) readUpdate(l *inboxLog, e bus.Envelope) error {
 	}
 	l.state = state
 	l.entries = append(l.entries, logEntry{
-		hash: c.hash,
+		hash: c.hash, size: len(c.bytes),
 		log: &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
 			SequenceId: uint64(e.ID), ServerTimestampNs: uint64(e.Time.UnixNano()), Update: c.update,
 		},
 	})
 	return nil
+}
+
+// invalidOnAnyChain says why an entry would be passed over even if the contracts
+// that it names had signed it. Else junk that names a chain which cannot be asked
+// would keep the log from being read.
+func (n *Node) invalidOnAnyChain(l *inboxLog, e bus.Envelope) error {
+	update, err := identity.Decode(e.Payload)
+	if err != nil {
+		return err
+	}
+	verified, err := identity.Verify(update, identity.Trusting{Verifier: n.config.Verifier})
+	if err != nil {
+		return err
+	}
+	_, err = l.state.Apply(verified)
+	return err
 }
 
 func (n *Node) readCandidate(e bus.Envelope) (*candidate, error) {
@@ -134,6 +154,10 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 	}
 	if len(b) > maxUpdate {
 		return nil, fmt.Errorf("%w: update of %d bytes, at most %d", errInvalid, len(b), maxUpdate)
+	}
+	// Paid before it is verified, which costs more than to store it.
+	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), []publication{{topic, b}}); err != nil {
+		return nil, err
 	}
 	c, err := n.newCandidate(update, b)
 	if err != nil {
@@ -222,7 +246,8 @@ func onlyRevokes(u *associations.IdentityUpdate) bool {
 }
 
 // GetIdentityUpdates reads identity logs, each from after the sequence id asked
-// for, in the order asked.
+// for, in the order asked. Where the answer would be over 16 MiB the error has the
+// code too_large; each log by itself is smaller.
 func (n *Node) GetIdentityUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
 	return answer(ctx, n, request, n.getUpdates)
 }
@@ -242,16 +267,20 @@ func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityU
 	if err != nil {
 		return nil, err
 	}
-	response := new(identityapi.GetIdentityUpdatesResponse)
+	response, size := new(identityapi.GetIdentityUpdatesResponse), 0
 	for i, r := range request.GetRequests() {
 		answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: r.GetInboxId()}
 		tails[i].view(func(l inboxLog) {
 			for _, e := range l.entries {
 				if e.log.SequenceId > r.GetSequenceId() {
 					answer.Updates = append(answer.Updates, e.log)
+					size += e.size
 				}
 			}
 		})
+		if size > maxPageBytes {
+			return nil, fmt.Errorf("%w: the logs of %d inboxes", errAnswerTooLarge, len(topics))
+		}
 		response.Responses = append(response.Responses, answer)
 	}
 	return response, nil

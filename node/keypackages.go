@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -20,10 +21,15 @@ const maxKeyPackage = 16 << 10
 // resort: serving it does not use it up.
 type newestPackage struct{ bytes []byte }
 
+// readPackage passes over what is not a key package of its topic's installation.
 func readPackage(p *newestPackage, e bus.Envelope) error {
-	p.bytes = e.Payload
+	if kp, err := group.ParseKeyPackage(nil, e.Payload); err == nil && bytes.Equal(kp.Installation(), e.Topic.ID()) {
+		p.bytes = e.Payload
+	}
 	return nil
 }
+
+func (p newestPackage) found() bool { return p.bytes != nil }
 
 // UploadKeyPackage publishes an installation's newest key package. The inbox that the credential names need
 // not exist yet: real clients upload first and register then. Whether the inbox
@@ -65,7 +71,10 @@ func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errInvalid, err)
 	}
-	if err := n.notOlder(ctx, topic, kp); err != nil {
+	if err := n.replaces(ctx, topic, kp); err != nil {
+		return nil, err
+	}
+	if err := n.budgets.spend(now, callerOf(ctx), []publication{{topic, b}}); err != nil {
 		return nil, err
 	}
 	left := time.Unix(int64(kp.MLS.LeafNode.Lifetime.NotAfter), 0).Sub(now)
@@ -75,22 +84,29 @@ func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload
 	return kp.Installation(), nil
 }
 
-// notOlder refuses a key package that is older than the one served, which
+// replaces refuses a key package that is older than the one served, which
 // somebody else may have kept: the private keys are gone, and whoever is added by
-// it could not join.
-func (n *Node) notOlder(ctx context.Context, topic bus.Topic, kp *group.KeyPackage) error {
+// it could not join. And it refuses another one with a key of the one served: a
+// new key package is there to leave the old keys behind (RFC 9420, Section 10).
+func (n *Node) replaces(ctx context.Context, topic bus.Topic, kp *group.KeyPackage) error {
 	tails, err := n.packages.fresh(ctx, []bus.Topic{topic})
 	if err != nil {
 		return err
 	}
 	var served []byte
 	tails[0].view(func(p newestPackage) { served = p.bytes })
-	if served == nil {
+	if served == nil || bytes.Equal(served, kp.MLS.Bytes()) {
 		return nil
 	}
 	current, err := group.ParseKeyPackage(nil, served)
-	if err == nil && kp.MLS.LeafNode.Lifetime.NotBefore < current.MLS.LeafNode.Lifetime.NotBefore {
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the key package that is served: %w", err)
+	case kp.MLS.LeafNode.Lifetime.NotBefore < current.MLS.LeafNode.Lifetime.NotBefore:
 		return fmt.Errorf("%w: older than the one that is served", group.ErrKeyPackage)
+	case bytes.Equal(kp.MLS.InitKey, current.MLS.InitKey),
+		bytes.Equal(kp.MLS.LeafNode.EncryptionKey, current.MLS.LeafNode.EncryptionKey):
+		return fmt.Errorf("%w: it has a key of the one that is served", group.ErrKeyPackage)
 	}
 	return nil
 }

@@ -467,3 +467,60 @@ func TestMessagesOnJetStream(t *testing.T) {
 	_, err := n.node.QueryGroupMessages(t.Context(), &mlsapi.QueryGroupMessagesRequest{GroupId: id16(1), PagingInfo: ascending(1 << 60)})
 	wantCode(t, err, bus.CodeUnavailable)
 }
+
+// B11: on the real log messages and welcomes are forgotten when their time is
+// over, and commits, proposals and commit logs are not; a reader who had read
+// them all, and one who had read nothing, then agree.
+func TestRetentionOnJetStream(t *testing.T) {
+	b := openJetStream(t)
+	served, err := node.Serve(t.Context(), b, node.Config{
+		Verifier: ethereum.Verifier{}, Retention: node.Retention{Messages: time.Second, Welcomes: time.Second},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(served.Close)
+	n := &network{Client: node.NewClient(b), node: served}
+	group := id16(1)
+	if err := n.send(t.Context(), private(group, commit, "1"), private(group, application, "2"), private(group, proposal, "3"), private(group, application, "4")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.sendWelcomes(t.Context(), welcome(&mlsapi.WelcomeMessageInput_V1{InstallationKey: id32(1), Data: []byte("w"), HpkePublicKey: []byte("k")})); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.PublishCommitLog(t.Context(), []*mlsapi.PublishCommitLogRequest{entry(group, "a")}); err != nil {
+		t.Fatal(err)
+	}
+	topic, err := bus.MessagesOf(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := b.End(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick, patience := time.NewTicker(50*time.Millisecond), time.After(30*time.Second)
+	defer tick.Stop()
+	for len(n.messages(t, group))+len(n.welcomes(t, id32(1))) != 2 {
+		select {
+		case <-tick.C:
+		case <-patience:
+			t.Fatalf("%d messages and %d welcomes are kept", len(n.messages(t, group)), len(n.welcomes(t, id32(1))))
+		}
+	}
+	for i, m := range n.messages(t, group) {
+		if !m.GetIsCommit() {
+			t.Errorf("message %d of those that are kept is no commit", i)
+		}
+	}
+	if got := n.queryLogs(t, &mlsapi.QueryCommitLogRequest{GroupId: group}); len(got[0].GetCommitLogEntries()) != 1 {
+		t.Errorf("commit log %v", got)
+	}
+	// What a reader has read may be gone: its cursor holds.
+	for _, direction := range []mlsapi.SortDirection{mlsapi.SortDirection_SORT_DIRECTION_ASCENDING, mlsapi.SortDirection_SORT_DIRECTION_DESCENDING} {
+		r, err := served.QueryGroupMessages(t.Context(), &mlsapi.QueryGroupMessagesRequest{GroupId: group, PagingInfo: &mlsapi.PagingInfo{IdCursor: uint64(last), Direction: direction}})
+		if want := 2 * int(direction-mlsapi.SortDirection_SORT_DIRECTION_ASCENDING); err != nil || len(r.GetMessages()) != want {
+			t.Errorf("from the cursor, %v: %d messages, %v", direction, len(r.GetMessages()), err)
+		}
+	}
+}

@@ -71,6 +71,7 @@ type Limits struct {
 	Concurrent        int // requests at work at a time; default 16 for each core
 	Streams           int // subscriptions open at a time; default 10,000
 	Filters           int // groups or installations of one subscription; default 10,000
+	Followed          int // of all subscriptions, half of it for each caller; default 2,000,000, about 500 bytes each
 	CachedInboxes     int // default 10,000, about 2 KB each
 	CachedIdentifiers int // default 50,000, about 200 bytes each
 	CachedKeyPackages int // default 20,000, about 2 KB each
@@ -79,7 +80,7 @@ type Limits struct {
 	// limit by default, as on a node of XMTP's that runs by itself: behind a
 	// proxy all callers may look alike.
 	GroupMessages, GroupBytes   Budget // of each group
-	CallerMessages, CallerBytes Budget // of each caller, see WithCaller; welcomes count here only
+	CallerMessages, CallerBytes Budget // of each caller, see WithCaller; what is of no group counts here only
 }
 
 func (l Limits) withDefaults() Limits {
@@ -88,7 +89,7 @@ func (l Limits) withDefaults() Limits {
 		value int
 	}{
 		{&l.Updates, 256}, {&l.Reserved, 16}, {&l.Concurrent, 16 * runtime.GOMAXPROCS(0)},
-		{&l.Streams, 10_000}, {&l.Filters, 10_000},
+		{&l.Streams, 10_000}, {&l.Filters, 10_000}, {&l.Followed, 2_000_000},
 		{&l.CachedInboxes, 10_000}, {&l.CachedIdentifiers, 50_000}, {&l.CachedKeyPackages, 20_000},
 	} {
 		if *f.field <= 0 {
@@ -127,6 +128,7 @@ type Node struct {
 
 	running context.Context // ends with Close
 	streams atomic.Int64    // open subscriptions
+	follows followed
 
 	inboxes     *cache[inboxLog]
 	identifiers *cache[notes]
@@ -158,11 +160,14 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 	}
 	c.Limits = c.Limits.withDefaults()
 	c.Retention = c.Retention.withDefaults()
-	n := &Node{bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent), budgets: newBudgets(c.Limits)}
+	n := &Node{
+		bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent), budgets: newBudgets(c.Limits),
+		follows: followed{limit: c.Limits.Followed, callers: map[string]int{}},
+	}
 	n.inboxes = newCache(b, c.Limits.CachedInboxes, n.readUpdate)
 	n.identifiers = newCache(b, c.Limits.CachedIdentifiers, readNote)
 	n.packages = newCache(b, c.Limits.CachedKeyPackages, readPackage)
-	n.packages.newestOnly = true
+	n.packages.enough = newestPackage.found
 
 	var stop context.CancelFunc
 	n.running, stop = context.WithCancel(context.Background())
@@ -237,12 +242,20 @@ func (n *Node) refusal(request protoreflect.Name, err error) *bus.ServiceError {
 	return &bus.ServiceError{Code: code, Message: err.Error()}
 }
 
+// maxBusRequest is the most bytes of a request over the bus: several times what
+// any is that asks for no more than it may. In memory, a list of empty things is
+// fifty times as long.
+const maxBusRequest = 256 << 10
+
 // onBus makes a method answer requests that come over the bus.
 func onBus[Q any, P interface {
 	*Q
 	proto.Message
 }, A proto.Message](method func(context.Context, P) (A, error)) bus.Handler {
 	return func(ctx context.Context, payload []byte) ([]byte, error) {
+		if len(payload) > maxBusRequest {
+			return nil, &bus.ServiceError{Code: bus.CodeInvalid, Message: fmt.Sprintf("%v: it has %d bytes, at most %d", errInvalid, len(payload), maxBusRequest)}
+		}
 		request := P(new(Q))
 		if err := proto.Unmarshal(payload, request); err != nil {
 			return nil, &bus.ServiceError{Code: bus.CodeInvalid, Message: fmt.Sprintf("%v: %v", errInvalid, err)}

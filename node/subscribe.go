@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,16 @@ import (
 // is read from there. send is never called by two goroutines at a time, nor
 // after the subscription has returned.
 
+// openedKey is the context key of what WithOpened was given.
+type openedKey struct{}
+
+// WithOpened has a subscription call opened once it is in place, before it sends
+// anything: what is published from then on will be sent. An error of opened ends
+// the subscription, as one of send does.
+func WithOpened(ctx context.Context, opened func() error) context.Context {
+	return context.WithValue(ctx, openedKey{}, opened)
+}
+
 // SubscribeGroupMessages sends the messages of the groups asked for, commits
 // among them, each group's in the order of ids over both. Without a filter it
 // sends nothing, for as long as it is left open.
@@ -45,7 +56,7 @@ func (n *Node) SubscribeGroupMessages(ctx context.Context, request *mlsapi.Subsc
 	if err != nil {
 		return n.refusal(request.ProtoReflect().Descriptor().Name(), err)
 	}
-	return n.stream(ctx, request, n.following(filters), func(e bus.Envelope) error {
+	return n.stream(ctx, request, len(filters), n.following(filters), func(e bus.Envelope) error {
 		if m, ok := groupMessage(e); ok {
 			return send(m)
 		}
@@ -66,7 +77,7 @@ func (n *Node) SubscribeWelcomeMessages(ctx context.Context, request *mlsapi.Sub
 	if err != nil {
 		return n.refusal(request.ProtoReflect().Descriptor().Name(), err)
 	}
-	return n.stream(ctx, request, n.following(filters), func(e bus.Envelope) error {
+	return n.stream(ctx, request, len(filters), n.following(filters), func(e bus.Envelope) error {
 		if m, ok := welcomeMessage(e); ok {
 			return send(m)
 		}
@@ -75,11 +86,11 @@ func (n *Node) SubscribeWelcomeMessages(ctx context.Context, request *mlsapi.Sub
 }
 
 // SubscribeAll sends every group message and every welcome that is published
-// from now on, as servers of push notifications need it. It has no cursor: what
-// comes between two subscriptions, nobody is told. On a bus that cannot follow
-// everything it is refused with CodeInvalid.
+// from the moment on that WithOpened tells, as servers of push notifications need
+// it. It has no cursor: what comes between two subscriptions, nobody is told. On a
+// bus that cannot follow everything it is refused with CodeInvalid.
 func (n *Node) SubscribeAll(ctx context.Context, request *messageapi.SubscribeAllRequest, send func(*messageapi.Envelope) error) error {
-	return n.stream(ctx, request, func(ctx context.Context, feed bus.Feed) error {
+	return n.stream(ctx, request, 1, func(ctx context.Context, feed bus.Feed) error {
 		return feed.FollowAll(ctx)
 	}, func(e bus.Envelope) error {
 		var name string
@@ -211,14 +222,51 @@ func (n *Node) newest(ctx context.Context, topics []bus.Topic) ([]bus.ID, error)
 	return all, nil
 }
 
+// followed counts the filters of all open subscriptions: they are what keeps
+// memory while nothing happens.
+type followed struct {
+	limit   int
+	mu      sync.Mutex
+	all     int
+	callers map[string]int // of those that have a name
+}
+
+// add reports false where it would be too many. No caller gets all of them.
+func (f *followed) add(caller string, filters int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all+filters > f.limit || caller != "" && f.callers[caller]+filters > (f.limit+1)/2 {
+		return false
+	}
+	f.all += filters
+	if caller != "" {
+		f.callers[caller] += filters
+	}
+	return true
+}
+
+func (f *followed) remove(caller string, filters int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all -= filters
+	if f.callers[caller] -= filters; f.callers[caller] <= 0 {
+		delete(f.callers, caller)
+	}
+}
+
 // stream serves one subscription. To begin it is a request like any other; to
 // keep it open is not.
-func (n *Node) stream(ctx context.Context, request proto.Message, follow func(context.Context, bus.Feed) error, deliver func(bus.Envelope) error) error {
+func (n *Node) stream(ctx context.Context, request proto.Message, filters int, follow func(context.Context, bus.Feed) error, deliver func(bus.Envelope) error) error {
 	name := request.ProtoReflect().Descriptor().Name()
 	defer n.streams.Add(-1)
 	if limit := n.config.Limits.Streams; n.streams.Add(1) > int64(limit) {
 		return n.refusal(name, fmt.Errorf("%w: %d are open", errManyStreams, limit))
 	}
+	caller := callerOf(ctx)
+	if !n.follows.add(caller, filters) {
+		return n.refusal(name, fmt.Errorf("%w: %d more filters are more than may be followed", errManyStreams, filters))
+	}
+	defer n.follows.remove(caller, filters)
 	n.config.Telemetry.Streams.Add(1)
 	defer n.config.Telemetry.Streams.Add(-1)
 	open, cancel := context.WithCancel(ctx)
@@ -236,6 +284,11 @@ func (n *Node) stream(ctx context.Context, request proto.Message, follow func(co
 		defer feed.Close()
 	}
 	if err == nil {
+		if opened, wanted := ctx.Value(openedKey{}).(func() error); wanted {
+			if unsent := opened(); unsent != nil {
+				return unsent
+			}
+		}
 		unsent, ended := n.pump(open, feed, deliver)
 		if unsent != nil {
 			return unsent
@@ -251,22 +304,29 @@ func (n *Node) stream(ctx context.Context, request proto.Message, follow func(co
 	return err
 }
 
-// feedRetry is how long a stream waits after a disturbance of the bus.
-const feedRetry = 100 * time.Millisecond
+// How long a stream waits after a disturbance of the bus, and at most after one
+// in a row of them: thousands of streams notice it at a time.
+const (
+	feedRetry    = 100 * time.Millisecond
+	maxFeedRetry = 5 * time.Second
+)
 
 // pump delivers what the feed brings. It ends with the error of a delivery, or
 // with that of the feed.
 func (n *Node) pump(ctx context.Context, feed bus.Feed, deliver func(bus.Envelope) error) (unsent, err error) {
+	wait := feedRetry
 	for {
 		batch, err := feed.Next(ctx)
 		switch {
 		case err == nil:
+			wait = feedRetry
 		case ctx.Err() != nil, errors.Is(err, bus.ErrClosed), errors.Is(err, bus.ErrLogRolledBack):
 			return nil, err
 		default:
 			n.config.Logger.Warn("stream interrupted", "error", err)
 			select {
-			case <-time.After(feedRetry):
+			case <-time.After(wait):
+				wait = min(2*wait, maxFeedRetry)
 			case <-ctx.Done():
 			}
 		}

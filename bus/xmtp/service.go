@@ -80,17 +80,17 @@ func relay[Q, A any, PQ message[Q], PA message[A]](ctx context.Context, b *Bus, 
 			return nil, serviceError(err)
 		}
 		proto.Merge(whole, PA(answer))
+		if size := proto.Size(whole); size > bus.MaxRequest {
+			return nil, &bus.ServiceError{Code: bus.CodeTooLarge, Message: fmt.Sprintf("the answer has %d bytes or more, the limit is %d", size, bus.MaxRequest)}
+		}
 		if rest == nil {
 			break
 		}
 		question = rest.(PQ)
 	}
 	answer, err := proto.Marshal(whole)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("xmtp: write answer: %w", err)
-	case len(answer) > bus.MaxRequest:
-		return nil, &bus.ServiceError{Code: bus.CodeTooLarge, Message: fmt.Sprintf("the answer has %d bytes, the limit is %d", len(answer), bus.MaxRequest)}
 	}
 	return answer, nil
 }
@@ -130,7 +130,9 @@ func serviceError(err error) error {
 	}
 	answer := &bus.ServiceError{Code: bus.CodeInternal, Message: failed.Message()}
 	switch failed.Code() {
-	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange, connect.CodeAlreadyExists,
+	case connect.CodeOutOfRange: // our own nodes say so
+		answer.Code = bus.CodeTooLarge
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeAlreadyExists,
 		connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeUnauthenticated:
 		answer.Code = bus.CodeInvalid
 	case connect.CodeUnimplemented:

@@ -176,19 +176,32 @@ func mixedCommand(c *console, o *benchOptions) *cobra.Command {
 
 func nodeCommand(c *console, o *benchOptions) *cobra.Command {
 	var f benchmarks.NodeOptions
+	var flood bool
+	var child string
 	cmd := &cobra.Command{
 		Use:     "node",
 		Short:   "An XMTP node under clients that speak gRPC",
-		Example: "  conclave bench node --json",
+		Example: "  conclave bench node --flood --json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(atLeast("rate", f.Rate, 1), atLeast("writers", f.Writers, 1),
 				atLeast("messages", f.Messages, 1), atLeast("clients", f.Clients, 1)); err != nil {
 				return err
 			}
+			if child != "" {
+				return benchmarks.FloodChild(cmd.Context(), child, c.out)
+			}
 			program, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
+			}
+			if flood {
+				f.Flood = func(ctx context.Context, url string) *exec.Cmd {
+					// It stands for another machine, so it gets what this one leaves over.
+					cmd := exec.CommandContext(ctx, "nice", "-n", "19", program, "bench", "node", "--child", url)
+					cmd.Stderr = c.err
+					return cmd
+				}
 			}
 			f.Serve = func(ctx context.Context, dir string) *exec.Cmd {
 				cmd := exec.CommandContext(ctx, program, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--xmtp=127.0.0.1:0", "--xmtp-web=")
@@ -207,6 +220,9 @@ func nodeCommand(c *console, o *benchOptions) *cobra.Command {
 	flags.IntVar(&f.Writers, "writers", 64, "concurrent writers, where publishes are counted")
 	flags.IntVar(&f.Messages, "messages", 10_000, "messages that they publish")
 	flags.IntVar(&f.Clients, "clients", 2000, "subscribed clients, each with a connection of its own")
+	flags.BoolVar(&flood, "flood", false, "measure latency also while another caller, at 127.0.0.2, floods the node")
+	flags.StringVar(&child, "child", "", "flood the node at this URL until interrupted")
+	_ = flags.MarkHidden("child")
 	return cmd
 }
 

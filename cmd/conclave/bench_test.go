@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,8 +21,14 @@ func TestBenchReports(t *testing.T) {
 		{"commit --members 4", []string{"commit_to_all_applied_p50"}, nil},
 		{"idle --installations 6", []string{"bytes_per_installation"}, []string{"bytes_per_installation", "descriptors", "goroutines"}},
 		{"mixed --installations 6 --groups 3 --messages 12", []string{"deliveries_per_second"}, nil},
+		{"node --rate 50 --for 1s --writers 2 --messages 20 --clients 2", []string{"publish_to_stream_p99", "durable_publishes_per_second", "bytes_per_client"}, nil},
 	}
-	t.Setenv(asChild, "1") // of the process that --verify kills
+	if runtime.GOOS == "linux" { // where 127.0.0.2 is there unasked
+		node := &tests[len(tests)-1]
+		node.args += " --flood"
+		node.figures = append(node.figures, "flooded_publish_to_stream_p99", "flood_answers_per_second")
+	}
+	t.Setenv(asChild, "1") // of the processes that --verify and node start
 	for _, test := range tests {
 		t.Run(test.args, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,180 @@
+package actors
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/persistence/memory"
+	"github.com/conclave-chat/conclave/proto/associations"
+	"github.com/conclave-chat/conclave/proto/identityapi"
+)
+
+// A networkLog is one inbox's identity log, as the network has it.
+type networkLog struct {
+	Network // nothing else is asked
+	inbox   string
+	wallet  *ethereum.Key
+	updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog
+}
+
+func (n *networkLog) GetIdentityUpdates(_ context.Context, r *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
+	answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: n.inbox}
+	for _, u := range n.updates {
+		if u.SequenceId > r.Requests[0].SequenceId {
+			answer.Updates = append(answer.Updates, u)
+		}
+	}
+	return &identityapi.GetIdentityUpdatesResponse{Responses: []*identityapi.GetIdentityUpdatesResponse_Response{answer}}, nil
+}
+
+// publish appends an update that is signed by whoever signs it.
+func (n *networkLog) publish(t *testing.T, d *identity.Draft) {
+	t.Helper()
+	u, err := d.Update()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.updates = append(n.updates, &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
+		SequenceId: uint64(10 * (len(n.updates) + 1)), Update: u,
+	})
+}
+
+// add links one more installation to the inbox.
+func (n *networkLog) add(t *testing.T) {
+	t.Helper()
+	d := identity.NewDraft(n.inbox, time.Now())
+	app, id := newInstallation(t)
+	if err := errors.Join(d.Add(id, n.wallet.Identifier()).Sign(n.wallet), d.SignInstallation(app)); err != nil {
+		t.Fatal(err)
+	}
+	n.publish(t, d)
+}
+
+func newInstallation(t *testing.T) (ed25519.PrivateKey, identity.Identifier) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := identity.InstallationFrom(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private, id
+}
+
+// newNetworkLog has a registered inbox.
+func newNetworkLog(t *testing.T) *networkLog {
+	t.Helper()
+	w, err := ethereum.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inbox, err := identity.InboxID(w.Identifier(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, id := newInstallation(t)
+	d, err := identity.Register(w.Identifier(), 1, id, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Sign(w), d.SignInstallation(app)); err != nil {
+		t.Fatal(err)
+	}
+	n := &networkLog{inbox: inbox, wallet: w}
+	n.publish(t, d)
+	return n
+}
+
+func openDirectory(t *testing.T, n *networkLog, store *memory.Store, v identity.Verifier) *directory {
+	return newDirectory(t.Context(), Config{Network: n, Verifier: v, Store: store, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// What could not be stored leaves no gap in an identity log: what was stored
+// after it is not taken for its continuation.
+func TestStoredIdentityLogHasNoGap(t *testing.T) {
+	n, store := newNetworkLog(t), memory.New()
+	d := openDirectory(t, n, store, ethereum.Verifier{})
+	refresh := func() {
+		t.Helper()
+		if err := d.refresh(t.Context(), []string{n.inbox}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh()
+	n.add(t)
+	store.FailNext(errors.New("disk full"))
+	refresh() // known, but not stored
+	n.add(t)
+	refresh()
+	for range 3 {
+		d = openDirectory(t, n, store, ethereum.Verifier{})
+		if s, id := d.latest(n.inbox); len(s.Installations()) != int(id/10) {
+			t.Errorf("in the store it has %d installations as of update %d", len(s.Installations()), id)
+		}
+		for range 2 {
+			refresh()
+			n.add(t)
+		}
+		refresh()
+		if s, _ := d.latest(n.inbox); len(s.Installations()) != len(n.updates) {
+			t.Errorf("it has %d installations after %d updates", len(s.Installations()), len(n.updates))
+		}
+	}
+}
+
+// A deafChain answers when it is told to.
+type deafChain struct{ asked, answer chan struct{} }
+
+func (c deafChain) VerifyContract(_ identity.Account, block *uint64, _ [32]byte, _ []byte) (uint64, error) {
+	c.asked <- struct{}{}
+	<-c.answer
+	return *block, nil
+}
+
+// While a chain is asked about a contract's signature, whoever needs the inbox
+// does not wait for it: neither when it is read, nor after a restart.
+func TestAChainHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, store := newNetworkLog(t), memory.New()
+		chain := deafChain{make(chan struct{}, 1), make(chan struct{})}
+		v := ethereum.Verifier{Chain: chain}
+		contract := identity.AddressFrom([20]byte(bytes.Repeat([]byte{7}, 20)))
+		link := identity.NewDraft(n.inbox, time.Now()).Add(contract, n.wallet.Identifier())
+		if err := errors.Join(link.Sign(n.wallet), link.Attach(contract, &associations.Signature{Signature: &associations.Signature_Erc_6492{
+			Erc_6492: &associations.SmartContractWalletSignature{
+				AccountId: identity.Account{Chain: 1, Address: contract}.String(), BlockNumber: 42, Signature: []byte("signed"),
+			},
+		}})); err != nil {
+			t.Fatal(err)
+		}
+		n.publish(t, link)
+
+		for _, known := range []uint64{0, 10} { // at first nothing, then what was stored
+			d := openDirectory(t, n, store, v)
+			read := make(chan error, 1)
+			go func() { read <- d.refresh(t.Context(), []string{n.inbox}) }()
+			<-chain.asked
+			if _, id := d.latest(n.inbox); id != known {
+				t.Errorf("while the chain is asked the inbox is known up to %d, want %d", id, known)
+			}
+			chain.answer <- struct{}{}
+			if err := <-read; err != nil {
+				t.Fatal(err)
+			}
+			if s, id := d.latest(n.inbox); id != 20 || !s.Has(contract) {
+				t.Errorf("then it is known up to %d", id)
+			}
+		}
+	})
+}
