@@ -297,10 +297,15 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 			after = page[len(page)-1].ID.Sequence() + 1
 		}
 		next, err := b.leaderGet(ctx, s.shard, getRequest{Seq: after, NextFor: b.prefix(s.shard) + ">"})
-		if err == nil && next != nil && next.ID.Sequence() <= s.upTo {
-			err = errors.New("a follower lags") // another one answers next time, or this one later
+		switch {
+		case err != nil:
+			return err
+		case next == nil:
+			return b.leaderHas(ctx, s)
+		case next.ID.Sequence() <= s.upTo:
+			return errors.New("a follower lags") // another one answers next time, or this one later
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, 0, err
@@ -318,6 +323,20 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 		return got, s.upTo, nil
 	}
 	return got, page[len(page)-1].ID.Sequence(), nil
+}
+
+// leaderHas returns an error where the leader of a replicated shard has not come
+// to the end of a span. A tail's consumer may run on a follower that applied what
+// the leader has yet to: then the leader's "nothing there" says nothing.
+func (b *Bus) leaderHas(ctx context.Context, s span) error {
+	if s.upTo == math.MaxUint64 || b.tails[s.shard].position.Load() < s.upTo {
+		return nil // nobody saw more; or the log went backwards, which the tail says
+	}
+	info, err := b.streamInfo(ctx, s.shard)
+	if err == nil && info.State.LastSeq < s.upTo {
+		err = errors.New("the leader lags")
+	}
+	return err
 }
 
 // A source is one topic of a merge.
@@ -353,6 +372,8 @@ func (b *Bus) fill(ctx context.Context, s span, src *source) error {
 			}
 			if next != nil {
 				got, pending = append(got, *next), 1 // there may be more; another page tells
+			} else if err := b.leaderHas(ctx, s); err != nil {
+				return err
 			}
 		}
 		src.more = pending > 0 && len(got) > 0

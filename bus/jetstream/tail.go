@@ -144,12 +144,9 @@ func (t *tail) session() error {
 			Time:    meta.Timestamp.UTC(),
 			Payload: m.Data(),
 		}
-		var ok bool
-		if e.Topic, ok = t.bus.topic(t.shard, m.Subject()); ok {
-			t.dispatch(e)
-		}
+		e.Topic, _ = t.bus.topic(t.shard, m.Subject())
+		t.dispatch(e)
 		t.newest = e.Time
-		t.position.Store(meta.Sequence.Stream)
 	}
 }
 
@@ -220,15 +217,21 @@ func (t *tail) remove(c jetstream.Consumer) {
 	}
 }
 
+// dispatch hands an envelope out and moves on, in one step: who follows before it
+// is offered the envelope, who follows after it finds the position beyond, and
+// reads the envelope from the log. What is in no topic is nobody's.
 func (t *tail) dispatch(e bus.Envelope) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for s := range t.followers[e.Topic] {
-		s.feed.offer(s, e)
+	if e.Topic != everything {
+		for s := range t.followers[e.Topic] {
+			s.feed.offer(s, e)
+		}
+		for s := range t.followers[everything] {
+			s.feed.offer(s, e)
+		}
 	}
-	for s := range t.followers[everything] {
-		s.feed.offer(s, e)
-	}
+	t.position.Store(e.ID.Sequence())
 }
 
 // rolledBack tells every feed that follows something here.
