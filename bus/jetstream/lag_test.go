@@ -99,3 +99,53 @@ func TestReadsAreCompleteThoughAFollowerLags(t *testing.T) {
 		f.Close()
 	}
 }
+
+// The tail's consumer may run on a follower that is ahead of the leader. What the
+// leader does not have yet is waited for: its end is not the end.
+func TestReadsAreCompleteThoughTheLeaderLags(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b, err := Open(ctx, Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.replicated.Store(true)
+	m, err := bus.MessagesOf(make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(n int) {
+		t.Helper()
+		if _, err := b.Publish(ctx, m, fmt.Append(nil, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish(1)
+	publish(2)
+
+	seen := span{shard: 0, upTo: 3, limit: 100, bytes: 1 << 20}
+	b.tails[0].position.Store(seen.upTo) // of which a follower knows
+	for name, read := range map[string]func(context.Context) ([]bus.Envelope, error){
+		"merge": func(ctx context.Context) ([]bus.Envelope, error) {
+			got, _, err := b.merge(ctx, seen, map[bus.Topic]bus.ID{m: bus.MakeID(1, 0)})
+			return got, err
+		},
+		"sweep": func(ctx context.Context) ([]bus.Envelope, error) {
+			got, _, err := b.sweep(ctx, seen, map[bus.Topic]bus.ID{m: bus.MakeID(1, 0)})
+			return got, err
+		},
+	} {
+		soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		if got, err := read(soon); err == nil {
+			t.Errorf("%s before the leader has all: %d envelopes and no error", name, len(got))
+		}
+		cancel()
+		defer func() {
+			if got, err := read(ctx); err != nil || len(got) != 2 {
+				t.Errorf("%s when it has: %d envelopes, %v", name, len(got), err)
+			}
+		}()
+	}
+	publish(3)
+}
