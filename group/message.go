@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/conclave-chat/conclave/mls"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
@@ -278,6 +279,29 @@ func DecodeGroupMessage(payload []byte) (data []byte, err error) {
 		return nil, fmt.Errorf("group: decode envelope: %w", ErrPlaintext)
 	}
 	return v1.Data, nil
+}
+
+// ErrFraming says that bytes are not a message to a group.
+var ErrFraming = errors.New("group: not a message to a group")
+
+// Framing reads from an MLSMessage's cleartext which group it is for, and to
+// which of that group's topics it belongs. Proposals go with the commits that they
+// are for: nobody gets past an epoch without them. Whether it is of a member, or
+// of the epoch that it claims, only members can tell.
+func Framing(data []byte) (group []byte, topic Topic, err error) {
+	m, err := (*mls.Realm)(nil).Parse(data)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrFraming, err)
+	}
+	switch m.WireFormat() {
+	case mls.WirePublicMessage, mls.WirePrivateMessage:
+	default:
+		return nil, 0, fmt.Errorf("%w: wire format %d", ErrFraming, m.WireFormat())
+	}
+	if m.ContentType() == mls.ContentApplication {
+		return m.GroupID(), TopicMessages, nil
+	}
+	return m.GroupID(), TopicCommits, nil
 }
 
 // short is enough of an id to recognise it among a few hundred.

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave/bus"
-	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/proto/contents"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
@@ -42,28 +42,20 @@ func welcomeTopic(installation []byte) (bus.Topic, error) {
 	return topic, nil
 }
 
-// groupTopicOf is the topic that a group message belongs to, by its framing:
-// commits and proposals in one, which is kept for ever, since nobody gets past
-// an epoch without them, and all else in the other.
+// groupTopicOf is the topic that a group message belongs to, by its framing.
 func groupTopicOf(data []byte) (bus.Topic, error) {
-	if len(data) == 0 {
-		return bus.Topic{}, fmt.Errorf("%w: invalid group message: no data", errInvalid)
-	}
-	m, err := (*mls.Realm)(nil).Parse(data)
+	id, kind, err := group.Framing(data)
 	if err != nil {
 		return bus.Topic{}, fmt.Errorf("%w: invalid group message: %w", errInvalid, err)
 	}
-	if w := m.WireFormat(); w != mls.WirePublicMessage && w != mls.WirePrivateMessage {
-		return bus.Topic{}, fmt.Errorf("%w: invalid group message: wire format %d is not a message to a group", errInvalid, w)
-	}
-	topics, err := groupTopics(m.GroupID())
+	topics, err := groupTopics(id)
 	if err != nil {
 		return bus.Topic{}, fmt.Errorf("invalid group message: %w", err)
 	}
-	if m.ContentType() == mls.ContentApplication {
-		return topics[0], nil
+	if kind == group.TopicCommits {
+		return topics[1], nil
 	}
-	return topics[1], nil
+	return topics[0], nil
 }
 
 // encodeGroupMessage is the payload of a group message, and its topic. Fields

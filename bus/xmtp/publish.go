@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
@@ -36,11 +37,11 @@ func (b *Bus) publishToGroup(ctx context.Context, topic bus.Topic, payload []byt
 	if err := proto.Unmarshal(payload, m); err != nil {
 		return fmt.Errorf("%w: not a GroupMessageInput: %w", bus.ErrRefused, err)
 	}
-	group, kind, err := framing(m.GetV1().GetData())
+	id, kind, err := group.Framing(m.GetV1().GetData())
 	if err != nil {
 		return fmt.Errorf("%w: not an MLS message: %w", bus.ErrRefused, err)
 	}
-	if kind != topic.Kind() || !bytes.Equal(group, topic.ID()) {
+	if isCommit := topic.Kind() == bus.GroupCommits; isCommit != (kind == group.TopicCommits) || !bytes.Equal(id, topic.ID()) {
 		return fmt.Errorf("%w: the message does not belong to %v", bus.ErrRefused, topic)
 	}
 	_, err = call(ctx, b, b.calls.sendGroup, &mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{m}})

@@ -1,38 +1,15 @@
 package xmtp
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave/bus"
-	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
-
-// plain parses without remembering: what it is asked is gone with the answer.
-var plain = mls.NewRealm(mls.None)
-
-var errFraming = errors.New("neither a PublicMessage nor a PrivateMessage")
-
-// framing reads from an MLSMessage's cleartext which group it claims to be of,
-// and which of that group's topics it belongs to. Proposals go with the commits
-// that they are for.
-func framing(data []byte) (group []byte, kind bus.Kind, err error) {
-	m, err := plain.Parse(data)
-	if err != nil {
-		return nil, 0, err
-	}
-	switch m.ContentType() {
-	case mls.ContentCommit, mls.ContentProposal:
-		return m.GroupID(), bus.GroupCommits, nil
-	case mls.ContentApplication:
-		return m.GroupID(), bus.GroupMessages, nil
-	}
-	return nil, 0, errFraming
-}
 
 // canonical writes a payload as every host writes it.
 func canonical(m proto.Message) ([]byte, error) {
@@ -53,7 +30,7 @@ func groupEnvelope(m *mlsapi.GroupMessage) (bus.Envelope, error) {
 	if err != nil || v1.GetId() == 0 {
 		return bus.Envelope{}, fmt.Errorf("xmtp: the network answers with an entry %d of group %x", v1.GetId(), v1.GetGroupId())
 	}
-	if _, kind, err := framing(v1.GetData()); err == nil && kind == bus.GroupCommits {
+	if _, kind, err := group.Framing(v1.GetData()); err == nil && kind == group.TopicCommits {
 		topic, _ = bus.CommitsOf(v1.GetGroupId()) // of the same length
 	}
 	payload, err := canonical(&mlsapi.GroupMessageInput{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{
