@@ -156,9 +156,13 @@ func TestDamagedStoreDoesNotOpen(t *testing.T) {
 // catch up with the log, and whoever sends does so under fresh keys.
 func TestRolledBackStore(t *testing.T) {
 	e := embedded{dir: t.TempDir()}
+	var epoch uint64
 	e.open(t, conclave.Config{}, func(w *world, g []*conclave.Group) {
 		w.send(g[0], "1")
 		w.do(g[1].UpdateKeys(w.ctx)) // a commit after the copy could not be repeated
+		info, err := g[1].Info(w.ctx)
+		w.do(err)
+		epoch = info.Epoch
 	})
 	older := filepath.Join(t.TempDir(), "store")
 	if err := os.CopyFS(older, os.DirFS(filepath.Join(e.dir, "store"))); err != nil {
@@ -173,12 +177,23 @@ func TestRolledBackStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.refused(t, "an older store", conclave.ErrRolledBack)
-	e.open(t, conclave.Config{AllowRolledBack: true}, func(w *world, g []*conclave.Group) {
+	// Whoever is not awake in the process that is told learns of it later.
+	host, err := conclave.Open(t.Context(), conclave.Config{Dir: e.dir, AllowRolledBack: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.open(t, conclave.Config{}, func(w *world, g []*conclave.Group) {
 		w.send(g[0], "4")
 		w.do(g[1].Sync(w.ctx))
 		// What each had sent since is in the log only, and it cannot open that.
 		w.reads(g[0], "1", "3", "4")
 		w.reads(g[1], "1", "2", "4")
+		if now, err := g[0].Info(w.ctx); err != nil || now.Epoch <= epoch {
+			t.Errorf("sent in epoch %d, the copy was of epoch %d: %v", now.Epoch, epoch, err)
+		}
 	})
 	e.open(t, conclave.Config{}, func(w *world, g []*conclave.Group) { w.reads(g[0], "1", "3", "4") })
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/bus"
@@ -49,7 +50,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	rolledBack := false
+	var putBack time.Time
 	if c.Store == nil {
 		store, err := badger.Open(ctx, badger.Config{
 			Dir: filepath.Join(c.Dir, "store"),
@@ -62,7 +63,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			return nil, fmt.Errorf("conclave: open store: %w", err)
 		}
 		h.onClose(func(context.Context) error { return store.Close() })
-		c.Store, rolledBack = store, store.RolledBack()
+		c.Store, putBack = store, store.PutBack()
 	}
 	embedded := c.embedded()
 	if c.Bus == nil {
@@ -99,7 +100,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		Telemetry:      c.Telemetry,
 		Limits:         c.groupLimits(),
 		Sharing:        c.Sharing.level(),
-		RolledBack:     rolledBack,
+		PutBack:        putBack,
 		IdleAfter:      c.IdleAfter,
 		CommitLogEvery: c.CommitLogEvery,
 		Now:            c.Now,

@@ -67,7 +67,9 @@ type Config struct {
 	IdleAfter time.Duration
 
 	// AllowRolledBack opens a store that is older than what was once saved, for
-	// reading, and for sending once it has caught up and renewed its keys.
+	// reading, and for sending once it has caught up and renewed its keys. It is
+	// needed once: the store remembers, and each group renews its keys when it
+	// next wakes.
 	AllowRolledBack bool
 
 	// Codecs are content types beyond those that are built in.

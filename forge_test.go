@@ -71,7 +71,7 @@ func forge(t *testing.T, wire *wire, store persistence.Store, c *conclave.Client
 		Signer: signer, Inbox: c.InboxID(), Rand: rand.Reader,
 		Identity: func(string, uint64) (*identity.State, bool) { return nil, false },
 	}
-	replica, _, err := group.Load(env, stolenRows{t, store, vault, id}, group.LoadConfig{})
+	replica, _, err := group.Load(env, stolenRows{t, store, vault, id})
 	if err != nil {
 		t.Fatal(err)
 	}

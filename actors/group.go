@@ -97,7 +97,7 @@ func newGroupActor(s *System, in *installation, id GroupID) *groupActor {
 
 // Start loads the replica from its rows: after a crash, a restart or a sleep.
 func (a *groupActor) Start(ctx *engine.Context) error {
-	replica, fx, err := group.Load(a.in.env, a.rows(ctx.Context()), group.LoadConfig{RolledBack: a.sys.cfg.RolledBack})
+	replica, fx, err := group.Load(a.in.env, a.rows(ctx.Context()))
 	if err != nil {
 		return fmt.Errorf("load replica: %w", err)
 	}

@@ -287,6 +287,7 @@ func (s *System) assemble(rec *record, vault *persistence.Vault, signer *mls.Sig
 		Rand:     s.cfg.Rand,
 		Limits:   s.cfg.Limits,
 		HMACKey:  rec.HMACKey,
+		PutBack:  s.cfg.PutBack,
 		Identity: s.inboxes.asOf,
 		Shared:   s.shared,
 		Each:     each,

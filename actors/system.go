@@ -57,13 +57,13 @@ type Config struct {
 	// restart wakes them. Nil: only those opened with their key are there.
 	Keys persistence.KeyProvider
 
-	Logger     *slog.Logger
-	Telemetry  *telemetry.Telemetry
-	Limits     group.Limits
-	Sharing    mls.Level
-	RolledBack bool          // the store is older than what was once saved: renew keys before sending
-	IdleAfter  time.Duration // an actor without messages for so long is put to sleep; default 1 minute
-	Rand       io.Reader
+	Logger    *slog.Logger
+	Telemetry *telemetry.Telemetry
+	Limits    group.Limits
+	Sharing   mls.Level
+	PutBack   time.Time     // when the store was last put back: see group.Env
+	IdleAfter time.Duration // an actor without messages for so long is put to sleep; default 1 minute
+	Rand      io.Reader
 	// CommitLogEvery is how often the commit logs of the host's groups are read
 	// and written; 5 minutes where zero, never where negative.
 	CommitLogEvery time.Duration

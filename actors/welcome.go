@@ -276,7 +276,7 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	}
 	return &group.JoinConfig{
 		Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time,
-		RolledBack: s.cfg.RolledBack, InOrder: true,
+		InOrder: true,
 	}, nil
 }
 

@@ -223,7 +223,7 @@ func TestForkShowsInTheCommitLog(t *testing.T) {
 	if s, err := group.Summarize(bob.reader()); err != nil || !s.Forked || s.Kind != group.KindGroup || s.KeepsCommitLog {
 		t.Errorf("stored: %+v, %v", s, err)
 	}
-	bob.crash(group.LoadConfig{})
+	bob.crash()
 	if !bob.replica.Forked() {
 		t.Error("forgotten with the memory")
 	}

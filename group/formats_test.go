@@ -72,7 +72,7 @@ func TestStoredFormats(t *testing.T) {
 					bob.rows.put(row)
 				}
 			}
-			bob.crash(group.LoadConfig{})
+			bob.crash()
 			w.run(words("history bob"))
 			w.run(words("show bob"))
 			if bob.replica == nil || bob.replica.Rotated().IsZero() {

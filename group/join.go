@@ -114,10 +114,14 @@ func (s *step) begun(g *mls.Group) (err error) {
 	s.group, s.saved, s.opened = g, g, s.phase()
 	s.addStorageKey()
 	s.emit(Activated{})
+	s.putBack = s.env.PutBack
 	s.dirt, s.fx.Durable = true, true
 	s.finish()
 	return nil
 }
+
+// clockSkew is how far the log's clock and the store's may differ.
+const clockSkew = 24 * time.Hour
 
 // JoinConfig is a welcome and what opens it.
 type JoinConfig struct {
@@ -134,10 +138,6 @@ type JoinConfig struct {
 	// brings a removed member back; it is ErrStaleWelcome where the group is at
 	// that epoch or later.
 	Previous *Replica
-
-	// RolledBack says that the store is older than what was once saved, so that
-	// this installation may have joined and sent before: see LoadConfig.
-	RolledBack bool
 
 	// InOrder asks for ErrBehind where Previous is still a member by what it
 	// has read: the host reads the log up to the welcome's cursor and joins
@@ -242,7 +242,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
 	s.emit(MessageChanged{message})
-	if c.RolledBack {
+	if c.Created.Before(s.putBack.Add(clockSkew)) { // it may have joined and sent before
 		s.mend()
 		s.finish()
 	}
@@ -251,10 +251,13 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 
 // succeed takes over from the life before: history and failed messages stay,
 // the old life's keys go, and what it wrote down of commits: it may have been
-// in an epoch without the others.
+// in an epoch without the others. Where it had read further than the welcome,
+// it could not follow what it read: that is read again.
 func (s *step) succeed(p *Replica) {
-	s.cursor = max(s.cursor, p.cursor)
 	s.next, s.marks, s.rewinds, s.rejected = p.next, p.marks, p.rewinds, p.rejected
+	if s.cursor < p.cursor {
+		s.rewinds++
+	}
 	s.recent, s.newest = slices.Clone(p.recent), p.newest
 	for _, it := range p.intents {
 		if it.state == stateFailed {

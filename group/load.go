@@ -8,17 +8,10 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// LoadConfig says how to load.
-type LoadConfig struct {
-	// RolledBack says that the store is older than what was once saved: the
-	// replica catches up and gives itself a fresh key before it sends anything.
-	RolledBack bool
-}
-
 // Load restores a replica from its rows. It sends nothing before the log was
 // read to its end: what it sent before the rows were last saved may be there,
 // and no key is ever used twice.
-func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
+func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 	s := &step{Replica: Replica{env: env.withDefaults()}}
 	meta, err := rows.Get(TableMeta, nil, nil)
 	if err != nil {
@@ -59,7 +52,7 @@ func Load(env Env, rows RowReader, c LoadConfig) (*Replica, Effects, error) {
 	if s.group.Active() {
 		s.read()
 	}
-	s.reopen(c.RolledBack)
+	s.reopen()
 	s.finish()
 	r := s.Replica
 	return &r, s.fx, nil
@@ -148,7 +141,7 @@ func (r *Replica) loadIntents(rows RowReader) error {
 }
 
 // reopen picks up what was on its way: whether it arrived is unknown.
-func (s *step) reopen(rolledBack bool) {
+func (s *step) reopen() {
 	for _, it := range s.intents {
 		switch it.state {
 		case stateSealed, stateUnsettled:
@@ -157,7 +150,10 @@ func (s *step) reopen(rolledBack bool) {
 			s.sendWelcomes(it) // whom it added is a member, even if it is one no more
 		}
 	}
-	if s.group.Active() && (rolledBack || s.heal) {
+	if !s.putBack.Equal(s.env.PutBack) {
+		s.putBack, s.heal, s.dirt = s.env.PutBack, true, true
+	}
+	if s.heal && s.group.Active() {
 		s.mend()
 	}
 }

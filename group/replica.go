@@ -23,6 +23,12 @@ type Env struct {
 	// HMACKey marks own messages for push servers; may be nil.
 	HMACKey HMACKey
 
+	// PutBack says when the store was last put back to what it once was; zero:
+	// never. What this member sent in between is known to nobody here, and no
+	// key may be used twice: a replica that finds another time here than the
+	// last catches up, and gives itself a fresh key before it sends anything.
+	PutBack time.Time
+
 	// Version is what this client presents itself as where a group demands a
 	// minimum version; empty means the profile's.
 	Version string
@@ -112,12 +118,13 @@ type position struct {
 	opened     uint64    // messages opened since the ratchets were saved
 	next       uint64    // number of the next intent
 	marks      uint64    // reads asked for
-	rewinds    uint64    // times the log went backwards
+	rewinds    uint64    // times the cursor went backwards
 	rejected   uint64    // envelopes rejected; the next slot of that table
 	stalled    string    // why it cannot go on; empty: it can
 	lost       bool      // alone in its epoch until the others turn up in it
 	dead       bool      // the others went on without this replica: only a welcome brings it back
-	heal       bool      // the store was rolled back: a key update comes before anything is sent
+	putBack    time.Time // the Env.PutBack that it knows of
+	heal       bool      // it has just learnt of it: a key update comes before anything is sent
 	applied    uint64    // ID of the last commit that was applied
 	commit     [32]byte  // its hash
 	kept       uint64    // the last own commit\'s intent, whose bytes are kept; see rewind.go

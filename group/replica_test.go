@@ -37,7 +37,7 @@ func TestErrorsChangeNothing(t *testing.T) {
 	w, alice, bob := two(t)
 	big := func(n int) []byte { return bytes.Repeat([]byte("x"), n) }
 	alice.limits = group.Limits{PayloadBytes: 4096, Members: 2}
-	alice.crash(group.LoadConfig{})
+	alice.crash()
 	alice.deliver()
 	const most = 4096 - 512
 	stranger := w.install("carol", "carol").inbox.id
@@ -149,7 +149,7 @@ func TestHistoryPages(t *testing.T) {
 // used by what the store does not know. I8
 func TestNothingIsSentBeforeTheLogIsRead(t *testing.T) {
 	w, alice, _ := two(t)
-	alice.crash(group.LoadConfig{})
+	alice.crash()
 	alice.step(group.Send{Content: []byte("early"), Now: w.tick()})
 	if len(alice.outbox) > 0 {
 		t.Fatal("sent before catching up")
@@ -189,7 +189,7 @@ func TestRemovedStaysRemovedAfterLoading(t *testing.T) {
 	w, _, bob := two(t)
 	w.run(words("remove alice bob"))
 	w.sync(w.order)
-	bob.crash(group.LoadConfig{})
+	bob.crash()
 	if bob.replica.Active() {
 		t.Error("active again")
 	}

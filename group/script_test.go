@@ -169,6 +169,12 @@ var commands = map[string]func(*world, []string){
 			w.homes[n].deliver()
 		}
 	},
+	// read NAME… : the group's log, and no welcomes
+	"read": func(w *world, names []string) {
+		for _, n := range names {
+			w.homes[n].readLog()
+		}
+	},
 	// sync [NAME…] : all send and read until nothing moves
 	"sync": func(w *world, names []string) {
 		if len(names) == 0 {
@@ -177,13 +183,14 @@ var commands = map[string]func(*world, []string){
 		w.sync(names)
 	},
 	// crash NAME : lose the process; what was saved is loaded again
-	"crash": func(w *world, a []string) { w.homes[a[0]].crash(group.LoadConfig{}) },
+	"crash": func(w *world, a []string) { w.homes[a[0]].crash() },
 	// backup NAME, restore NAME : the store goes back to what it was
-	"backup": func(w *world, a []string) { w.homes[a[0]].backup = w.homes[a[0]].rows.clone() },
+	"backup": func(w *world, a []string) { w.homes[a[0]].backup = w.homes[a[0]].store.clone() },
 	"restore": func(w *world, a []string) {
 		h := w.homes[a[0]]
-		h.rows = h.backup.clone()
-		h.crash(group.LoadConfig{RolledBack: true})
+		h.store = h.backup.clone()
+		h.putBack = w.now
+		h.crash()
 	},
 	"passivate": func(w *world, a []string) {
 		h := w.homes[a[0]]

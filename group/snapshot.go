@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 2 // 1 had no times of commits, no kind and no trail
+	metaFormat     = 3 // 1 had no times of commits, no kind and no trail; 2 had no putBack
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 1
@@ -142,6 +142,7 @@ func (s *step) encodeMeta() []byte {
 		w.uint(a.Commit)
 		w.raw(a.Authenticator[:])
 	}
+	w.time(s.putBack)
 	return w.b
 }
 
@@ -182,6 +183,9 @@ func (r *Replica) decodeMeta(b []byte) error {
 		a := Applied{Commit: d.uint()}
 		d.fixed(a.Authenticator[:])
 		r.trail = append(r.trail, a)
+	}
+	if format > 2 {
+		r.putBack = d.time()
 	}
 	return d.end()
 }

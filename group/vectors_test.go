@@ -344,7 +344,7 @@ func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) 
 	// What was written can be read: every message again, and the same state.
 	before := v.replica
 	v.carry(group.Effects{Save: before.Passivate()})
-	after, _, err := group.Load(env, reader{v.rows, v.bodies}, group.LoadConfig{})
+	after, _, err := group.Load(env, reader{v.rows, v.bodies})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,14 @@ type inbox struct {
 	latest *identity.State
 }
 
+// A store is what an installation has on disk.
+type store struct {
+	rows    rows
+	welcome uint64 // last welcome taken
+}
+
+func (s store) clone() store { return store{s.rows.clone(), s.welcome} }
+
 // A home is where an installation lives: its keys, its store, and its replica
 // while the process runs.
 type home struct {
@@ -70,18 +78,18 @@ type home struct {
 	signer  *mls.Signer
 	secrets *group.KeyPackageSecrets
 	replica *group.Replica
-	rows    rows
 	outbox  []group.Outbound
 	fetches []group.Fetch
 	read    uint64 // mark of a read that is asked for
 	resolve []group.IdentityAt
-	welcome uint64 // last welcome taken
+	store
 	limits  group.Limits
 	offline bool // identities cannot be looked up
-	backup  rows
+	backup  store
 	alone   bool
 	version string // of the client; empty: this one's
 	keyless bool   // its key package cannot be had
+	putBack time.Time
 }
 
 func newWorld(t testing.TB) *world {
@@ -131,7 +139,7 @@ func (w *world) install(name, person string) *home {
 	w.must(draft.Sign(in.wallet))
 	w.must(draft.SignInstallation(private))
 	w.update(in, draft)
-	h := &home{world: w, name: name, inbox: in, signer: signer, rows: rows{}, limits: group.Limits{KeyAge: -1}}
+	h := &home{world: w, name: name, inbox: in, signer: signer, store: store{rows: rows{}}, limits: group.Limits{KeyAge: -1}}
 	_, h.secrets, err = group.NewKeyPackage(group.KeyPackageConfig{Rand: w.rand, Signer: signer, Inbox: in.id, Now: w.now})
 	w.must(err)
 	w.homes[name] = h
@@ -226,6 +234,7 @@ func (h *home) env() group.Env {
 		Limits:  h.limits,
 		Shared:  h.shared,
 		Version: h.version,
+		PutBack: h.putBack,
 		Identity: func(id string, seq uint64) (*identity.State, bool) {
 			if h.offline {
 				return nil, false
@@ -459,6 +468,10 @@ func (h *home) send(fault string) {
 // welcomes first, then the group.
 func (h *home) deliver() {
 	h.takeWelcomes()
+	h.readLog()
+}
+
+func (h *home) readLog() {
 	if h.replica == nil {
 		return
 	}
@@ -540,9 +553,9 @@ func (h *home) unwrap(payload []byte) (group.Welcome, error) {
 }
 
 // crash drops the replica and everything that was not saved, and loads it.
-func (h *home) crash(c group.LoadConfig) {
+func (h *home) crash() {
 	h.outbox, h.fetches, h.resolve, h.read = nil, nil, nil, 0
-	r, fx, err := group.Load(h.env(), h.reader(), c)
+	r, fx, err := group.Load(h.env(), h.reader())
 	if err != nil {
 		h.printf("%s: load: %v", h.name, err)
 		h.replica = nil

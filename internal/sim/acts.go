@@ -228,7 +228,6 @@ func (s *seat) enter(c group.JoinConfig) error {
 		s.tell("%s: cannot wake to be welcomed", s.name)
 		return nil // a fault took it down again: later
 	}
-	c.RolledBack = s.forgot // as a host whose store was put back says
 	r, fx, err := group.Join(s.env(), c)
 	if err != nil {
 		return err

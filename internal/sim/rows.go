@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/persistence"
@@ -116,7 +117,7 @@ func (h *host) saveBackup() {
 }
 
 // restoreBackup puts the copy in the place of the store, and says so to
-// everybody who loads from it.
+// everybody who loads from it or joins.
 func (h *host) restoreBackup() {
 	store := storage.New()
 	var b persistence.Batch
@@ -125,6 +126,7 @@ func (h *host) restoreBackup() {
 	}
 	h.must(store.Apply(ctx, &b, persistence.Durable))
 	h.store, h.backup = store, nil
+	h.putBack = later(h.putBack, h.now)
 	for _, home := range h.homes {
 		if home.host != h {
 			continue
@@ -133,9 +135,25 @@ func (h *host) restoreBackup() {
 		home.restored = true
 		for _, s := range home.seats {
 			s.drop()
-			s.rows, s.stale = true, true
+			s.forgot = s.forgot || s.rows && s.meta() == nil
+			s.rows = true
 		}
 	}
+}
+
+// later returns now, or what is later than a time before.
+func later(before, now time.Time) time.Time {
+	if now.After(before) {
+		return now
+	}
+	return before.Add(1)
+}
+
+// meta is the row without which there is no replica; nil: there is none.
+func (s *seat) meta() []byte {
+	row, err := s.reader().Get(group.TableMeta, nil, nil)
+	s.must(err)
+	return row
 }
 
 // welcomesRead is how far an installation has read its welcomes.

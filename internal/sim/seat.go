@@ -32,8 +32,7 @@ type seat struct {
 	reading *reading
 	again   bool    // another read is wanted
 	rewound *uint64 // the log went back to here, and the replica has not been told
-	stale   bool    // the store was put back: the next load is told
-	forgot  bool    // the store that was put back did not know the group: nothing tells it what it sent
+	forgot  bool    // its store was put back to before it had joined
 }
 
 // A reading is a read of the log in progress.
@@ -54,6 +53,7 @@ func (s *seat) env() group.Env {
 		Limits:   group.Limits{InFlight: 8, Members: mostPeople, KeyAge: age},
 		Identity: s.identity,
 		Shared:   s.shared,
+		PutBack:  s.putBack,
 	}
 }
 
@@ -183,19 +183,14 @@ func (s *seat) wake() bool {
 	if s.replica != nil || !s.rows {
 		return false
 	}
-	meta, err := s.reader().Get(group.TableMeta, nil, nil)
-	s.must(err)
-	if meta == nil { // a power cut took the join back, or a restored store has never known it
-		s.forgot = s.forgot || s.stale
-		s.stale = false
+	if s.meta() == nil { // a power cut took the join back, or a restored store has never known it
 		s.rows = false
 		return false
 	}
-	r, fx, err := group.Load(s.env(), s.reader(), group.LoadConfig{RolledBack: s.stale})
+	r, fx, err := group.Load(s.env(), s.reader())
 	if err != nil {
 		s.fail("load", "%s: %v", s.name, err)
 	}
-	s.stale = false
 	s.replica, s.live, s.fed = r, s.chance(2, 3), r.Cursor()
 	s.tell("%s: up at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
 	s.counters["loads"]++

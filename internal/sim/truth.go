@@ -386,8 +386,8 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 	g.tell("%s: %x is %v", s.name, m.ID[:4], m.Status)
 	mine := own{s.home, m.ID}
 	if !bytes.Equal(m.Installation, s.signer.Public()) && m.Status == group.StatusPublished {
-		if s.restored {
-			return // it may have forgotten that it removed the sender
+		if s.restored || g.lost[string(s.replica.EpochAuthenticator())] != nil {
+			return // it may have forgotten, or not know, that the sender was removed
 		}
 		g.read[m.ID] = true
 		for _, h := range g.homes {

@@ -61,6 +61,8 @@ type host struct {
 	shared group.Shared
 	space  persistence.Realm
 	backup []backupRow
+
+	putBack time.Time // when its store last was
 }
 
 // A home is one installation: its keys, its part of the store, and a seat in

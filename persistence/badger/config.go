@@ -32,7 +32,7 @@ type Config struct {
 	// Witness may be nil.
 	Witness Witness
 	// AllowRolledBack opens a store that is behind its mark or witness, as
-	// Store.RolledBack then says. From there on the older state is the truth.
+	// Store.PutBack says from then on. The older state is the truth then.
 	AllowRolledBack bool
 	// MemTable is the number of bytes that Badger gathers in memory before it
 	// writes a table; 16 MiB where 0. At times there are three of them. It

@@ -268,7 +268,7 @@ func TestNewerFormatIsLeftAlone(t *testing.T) {
 	mark, err := os.ReadFile(path)
 	check(t, err)
 	for _, slot := range []int{0, 4096} {
-		binary.BigEndian.PutUint32(mark[slot+8:], 2)
+		binary.BigEndian.PutUint32(mark[slot+8:], 1000)
 		binary.BigEndian.PutUint32(mark[slot+12:], castagnoli(mark[slot:slot+12]))
 	}
 	check(t, os.WriteFile(path, mark, 0o600))

@@ -130,7 +130,7 @@ func TestRolledBackStore(t *testing.T) {
 			s, err = badger.Open(t.Context(), config2(c, dir))
 			check(t, err)
 			check(t, put(s, "b", persistence.Durable))
-			if s.RolledBack() {
+			if !s.PutBack().IsZero() {
 				t.Error("a store that is up to date says that it went back")
 			}
 			check(t, s.Close())
@@ -145,15 +145,17 @@ func TestRolledBackStore(t *testing.T) {
 			older.AllowRolledBack = true
 			s, err = badger.Open(t.Context(), older)
 			check(t, err)
-			if got := keys(t, s); got != "a" || !s.RolledBack() {
-				t.Fatal(got)
+			putBack := s.PutBack()
+			if got := keys(t, s); got != "a" || putBack.IsZero() {
+				t.Fatal(got, putBack)
 			}
 			check(t, put(s, "c", persistence.Durable))
 			check(t, put(s, "d", persistence.Durable))
 			check(t, s.Close())
 			older.AllowRolledBack = false
-			if got := keys(t, open(t, older)); got != "a c d" {
-				t.Fatal(got)
+			s = open(t, older)
+			if got := keys(t, s); got != "a c d" || !s.PutBack().Equal(putBack) {
+				t.Fatal(got, putBack, s.PutBack())
 			}
 		})
 	}

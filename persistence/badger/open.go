@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
@@ -17,12 +18,12 @@ import (
 
 // A Store is a persistence.Store over a directory.
 type Store struct {
-	config     Config
-	db         *badgerdb.DB
-	lock       *os.File
-	views      views
-	committer  *committer
-	rolledBack bool
+	config    Config
+	db        *badgerdb.DB
+	lock      *os.File
+	views     views
+	committer *committer
+	putBack   time.Time
 
 	closing sync.Once
 	closed  error
@@ -74,11 +75,15 @@ func open(ctx context.Context, config Config) (_ *Store, err error) {
 		return nil, fmt.Errorf("%w: tables reach stamp %d, the journal begins later", persistence.ErrDamaged, tables.applied)
 	}
 	stamp := max(found.Last(), tables.applied)
-	if s.rolledBack, err = behind(ctx, config.Witness, found, stamp); err != nil {
+	older, err := behind(ctx, config.Witness, found, stamp)
+	if err != nil {
 		return nil, err
 	}
-	if s.rolledBack && !config.AllowRolledBack {
+	if older && !config.AllowRolledBack {
 		return nil, persistence.ErrRolledBack
+	}
+	if s.putBack = found.PutBack(); older {
+		s.putBack = later(s.putBack, time.Now())
 	}
 
 	// The store is accepted: from here on files change.
@@ -98,7 +103,7 @@ func open(ctx context.Context, config Config) (_ *Store, err error) {
 	if err := replay(s.db, found, tables.applied, large); err != nil {
 		return nil, err
 	}
-	log, err := found.Begin(stamp)
+	log, err := found.Begin(stamp, s.putBack)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +178,18 @@ func commitOne(db *badgerdb.DB, stamp uint64, all []cell) error {
 	return txn.CommitAt(stamp, nil)
 }
 
-// RolledBack says that the store was behind its mark or witness when it was
-// opened, with Config.AllowRolledBack.
-func (s *Store) RolledBack() bool { return s.rolledBack }
+// PutBack says when the store was last found behind its mark or witness and
+// opened all the same, with Config.AllowRolledBack: no two such times are equal.
+// It is the zero time where that never was.
+func (s *Store) PutBack() time.Time { return s.putBack }
+
+// later returns now, or what is later than a time before where clocks went back.
+func later(before, now time.Time) time.Time {
+	if now.After(before) {
+		return now.Round(0)
+	}
+	return before.Add(1)
+}
 
 // Apply implements persistence.Store.
 func (s *Store) Apply(ctx context.Context, b *persistence.Batch, d persistence.Durability) error {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/conclave-chat/conclave/persistence"
 )
@@ -22,6 +23,15 @@ type Found struct {
 	Fresh bool
 	// RolledBack: the journal is whole, and ends before its mark.
 	RolledBack bool
+}
+
+// PutBack says when a store that was behind its mark was last accepted: as
+// Begin was told. It is the zero time where that never was.
+func (f *Found) PutBack() (t time.Time) {
+	if f.mark.putBack != 0 {
+		t = time.Unix(0, f.mark.putBack)
+	}
+	return t
 }
 
 // Inspect checks a journal against its mark without changing anything. It

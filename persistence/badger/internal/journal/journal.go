@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/conclave-chat/conclave/persistence"
 )
@@ -35,8 +36,9 @@ type retired struct {
 
 // Begin starts a segment behind what Inspect found, whose first record will
 // have the stamp after applied: the last one that the tables and the journal
-// hold together. Older segments stay until Prune.
-func (f *Found) Begin(applied uint64) (_ *Journal, err error) {
+// hold together. Older segments stay until Prune. The mark remembers putBack as
+// PutBack, in the same write in which what was found becomes the truth.
+func (f *Found) Begin(applied uint64, putBack time.Time) (_ *Journal, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("begin segment: %w", noSpace(err))
@@ -51,6 +53,9 @@ func (f *Found) Begin(applied uint64) (_ *Journal, err error) {
 		}
 	}
 	j := &Journal{dir: f.dir}
+	if !putBack.IsZero() {
+		f.mark.putBack = putBack.UnixNano()
+	}
 	if f.Fresh {
 		// The folder, the one that holds it and that one's own name.
 		for dir, n := f.dir, 0; n < 3; dir, n = filepath.Dir(dir), n+1 {
@@ -58,7 +63,7 @@ func (f *Found) Begin(applied uint64) (_ *Journal, err error) {
 				return nil, err
 			}
 		}
-		f.mark = mark{store: newStoreID(), first: 1}
+		f.mark = mark{store: newStoreID(), first: 1, putBack: f.mark.putBack}
 		h := header{store: f.mark.store, number: 1, first: applied + 1}
 		if err := j.create(h); err != nil {
 			return nil, err

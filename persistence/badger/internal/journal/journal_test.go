@@ -1,13 +1,17 @@
 package journal
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/conclave-chat/conclave/persistence"
 )
@@ -37,7 +41,7 @@ func (p place) inspect(t testing.TB) *Found {
 func (p place) begin(t testing.TB) *Journal {
 	t.Helper()
 	found := p.inspect(t)
-	j, err := found.Begin(found.Last())
+	j, err := found.Begin(found.Last(), found.PutBack())
 	check(t, err)
 	return j
 }
@@ -146,7 +150,7 @@ func TestJournalGoesOnBehindTheTables(t *testing.T) {
 	j := p.begin(t)
 	write(t, j, "a")
 	check(t, j.Close())
-	j, err := p.inspect(t).Begin(5)
+	j, err := p.inspect(t).Begin(5, time.Time{})
 	check(t, err)
 	write(t, j, "b")
 	check(t, j.Close())
@@ -173,7 +177,7 @@ func TestOlderJournalIsRolledBack(t *testing.T) {
 	if !found.RolledBack || found.Last() != 1 {
 		t.Fatal("an older journal passed")
 	}
-	j, err = found.Begin(1)
+	j, err = found.Begin(1, time.Time{})
 	check(t, err)
 	write(t, j, "c")
 	check(t, j.Close())
@@ -231,6 +235,40 @@ func TestInterruptedCreation(t *testing.T) {
 	}
 }
 
+// markV1 is a mark of the format before the one that is written.
+var markV1 = func() []byte {
+	b := mark{store: [16]byte{1}, generation: 2, first: 3, last: 4, durable: position{5, tag{6}}}.encode()[:slotLen-sumLen-8]
+	binary.BigEndian.PutUint32(b[8:], 1)
+	binary.BigEndian.PutUint32(b[12:], crc32.Checksum(b[:12], castagnoli))
+	sum := sha256.Sum256(b)
+	return append(b, sum[:sumLen]...)
+}()
+
+// The mark remembers when an older store was accepted, from opening to opening;
+// one of format 1 did not, and is read as it is.
+func TestPutBack(t *testing.T) {
+	m, ok, err := decodeMark(markV1)
+	if want := (mark{store: [16]byte{1}, generation: 2, first: 3, last: 4, durable: position{5, tag{6}}}); m != want || !ok || err != nil {
+		t.Fatal(m, ok, err)
+	}
+	p := newPlace(t)
+	check(t, p.begin(t).Close())
+	if at := p.inspect(t).PutBack(); !at.IsZero() {
+		t.Fatal(at)
+	}
+	at := time.Unix(1_700_000_000, 5)
+	found := p.inspect(t)
+	j, err := found.Begin(found.Last(), at)
+	check(t, err)
+	check(t, j.Abandon())
+	for range 2 {
+		if got := p.inspect(t).PutBack(); !got.Equal(at) {
+			t.Fatal(got)
+		}
+		check(t, p.begin(t).Close())
+	}
+}
+
 // A mark whose newer slot was torn counts by its older one.
 func TestTornMark(t *testing.T) {
 	p := newPlace(t)
@@ -274,10 +312,15 @@ func FuzzParseSegment(f *testing.F) {
 }
 
 func FuzzDecodeMark(f *testing.F) {
-	f.Add(mark{store: [16]byte{1}, generation: 2, first: 3, last: 4, durable: position{5, tag{6}}}.encode())
+	f.Add(mark{store: [16]byte{1}, generation: 2, first: 3, last: 4, durable: position{5, tag{6}}, putBack: 7}.encode())
+	f.Add(markV1)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if m, ok, err := decodeMark(data); ok && (err != nil || string(m.encode()) != string(data[:slotLen])) {
-			t.Fatal(m, err)
+		m, ok, err := decodeMark(data)
+		if !ok {
+			return
+		}
+		if again, _, _ := decodeMark(m.encode()); err != nil || again != m {
+			t.Fatal(m, again, err)
 		}
 	})
 }

@@ -20,14 +20,17 @@ import (
 //	"CNCLMARK" | format (4) | CRC-32C of these 12 bytes (4)
 //	store id (16) | generation (8) | first segment (8) | last segment (8)
 //	last durable stamp (8) | its tag (16)
+//	when an older store was last accepted, in Unix nanoseconds (8); 0: never
 //	first 16 bytes of SHA-256 over all of it
 //
 // The valid slot of the higher generation counts; a write goes to the other
-// one. The first line keeps its form in every format.
+// one. The first line keeps its form in every format; format 1 had no time.
 const (
-	markMagic = "CNCLMARK"
-	slotLen   = 96
-	slotGap   = 4096
+	markMagic  = "CNCLMARK"
+	markFormat = 2
+	slotLen    = 104
+	slotGap    = 4096
+	sumLen     = 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -38,12 +41,13 @@ type mark struct {
 	generation  uint64
 	first, last uint64   // segments
 	durable     position // the log reaches at least here
+	putBack     int64
 }
 
 func (m mark) encode() []byte {
 	b := make([]byte, 0, slotLen)
 	b = append(b, markMagic...)
-	b = binary.BigEndian.AppendUint32(b, format)
+	b = binary.BigEndian.AppendUint32(b, markFormat)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	b = append(b, m.store[:]...)
 	b = binary.BigEndian.AppendUint64(b, m.generation)
@@ -51,24 +55,36 @@ func (m mark) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, m.last)
 	b = binary.BigEndian.AppendUint64(b, m.durable.last)
 	b = append(b, m.durable.tag[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.putBack))
 	sum := sha256.Sum256(b)
-	return append(b, sum[:16]...)
+	return append(b, sum[:sumLen]...)
 }
 
 // decodeMark reads one slot. A slot that was not written whole is not ok.
 func decodeMark(b []byte) (m mark, ok bool, err error) {
-	if len(b) < slotLen || string(b[:8]) != markMagic || binary.BigEndian.Uint32(b[12:]) != crc32.Checksum(b[:12], castagnoli) {
+	if len(b) < 16 || string(b[:8]) != markMagic || binary.BigEndian.Uint32(b[12:]) != crc32.Checksum(b[:12], castagnoli) {
 		return m, false, nil
 	}
-	if f := binary.BigEndian.Uint32(b[8:]); f > format {
-		return m, false, fmt.Errorf("%w: format %d, this version knows %d", persistence.ErrFormatTooNew, f, format)
+	f, body := binary.BigEndian.Uint32(b[8:]), slotLen-sumLen
+	switch {
+	case f > markFormat:
+		return m, false, fmt.Errorf("%w: format %d, this version knows %d", persistence.ErrFormatTooNew, f, markFormat)
+	case f == 1:
+		body -= 8
+	}
+	if len(b) < body+sumLen {
+		return m, false, nil
 	}
 	m.store = [16]byte(b[16:32])
 	m.generation = binary.BigEndian.Uint64(b[32:])
 	m.first = binary.BigEndian.Uint64(b[40:])
 	m.last = binary.BigEndian.Uint64(b[48:])
 	m.durable = position{binary.BigEndian.Uint64(b[56:]), tag(b[64:80])}
-	return m, string(m.encode()) == string(b[:slotLen]), nil
+	if f > 1 {
+		m.putBack = int64(binary.BigEndian.Uint64(b[80:]))
+	}
+	sum := sha256.Sum256(b[:body])
+	return m, string(sum[:sumLen]) == string(b[body:body+sumLen]), nil
 }
 
 // readMark returns the mark in a file, or fs.ErrNotExist.
