@@ -345,6 +345,12 @@ func (a *groupActor) settle() {
 	if len(a.syncs) == 0 {
 		return
 	}
+	if a.replica.Waiting() {
+		for i := range a.syncs {
+			a.syncs[i].read = a.begun + 1 // once it goes on
+		}
+		return
+	}
 	outstanding := a.replica.Outstanding()
 	a.syncs = slices.DeleteFunc(a.syncs, func(s pendingSync) bool {
 		if a.ended < s.read || !a.replica.Paused() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/mls"
 )
 
 // The world itself: a group is formed and what one says all read, at once with
@@ -335,4 +336,31 @@ func TestLogRewound(t *testing.T) {
 		w.hears(st, "next")
 		w.agree(id, p...)
 	})
+}
+
+// A Sync is answered when the log was read to its end, and it is not while an
+// envelope in it waits for an identity.
+func TestSyncReadsPastAWait(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(3)
+		id := w.group(p[0], p[1])
+		w.add(p[0], id, p[2])
+		w.ok(w.sys.SyncWelcomes(w.ctx, p[2]))
+		w.say(p[2], id, "behind the wait")
+		w.sys.inboxes.mu.Lock()
+		w.sys.inboxes.inboxes[w.inbox(p[2])] = &inbox{loaded: true} // never heard of
+		w.sys.inboxes.mu.Unlock()
+		w.line.silence(bus.GetIdentityUpdates)
+		done := make(chan error, 1)
+		go func() { done <- w.sys.Sync(w.ctx, p[1], id) }()
+		elapse(time.Second)
+		select {
+		case err := <-done:
+			t.Fatalf("answered while it waits: %v", err)
+		default:
+		}
+		w.line.silence("")
+		w.ok(<-done)
+		w.reads(p[1], id, "behind the wait")
+	}, func(c *Config) { c.Sharing = mls.None })
 }

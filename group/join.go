@@ -193,7 +193,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		switch {
 		case g.Epoch() <= p.group.Epoch():
 			return ErrStaleWelcome
-		case c.InOrder && p.group.Active() && p.stalled == "" && p.cursor < c.Welcome.Cursor:
+		case c.InOrder && p.group.Active() && (p.stalled == "" || p.Waiting()) && p.cursor < c.Welcome.Cursor:
 			return ErrBehind
 		}
 	}

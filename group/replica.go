@@ -176,6 +176,10 @@ func (r *Replica) Rotated() time.Time { return r.rotated }
 // nothing is sent, and the log is not read past the commit that asked for it.
 func (r *Replica) Paused() bool { return r.paused }
 
+// Waiting reports whether an envelope waits for Resolved: what lies behind it is
+// not read before that.
+func (r *Replica) Waiting() bool { return r.waiting != nil }
+
 // Pending reports whether anything waits to be sent or settled: such a replica
 // must not be kept from the log.
 func (r *Replica) Pending() bool {

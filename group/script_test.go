@@ -197,6 +197,8 @@ var commands = map[string]func(*world, []string){
 		h.save(h.replica.Passivate())
 	},
 	"offline": func(w *world, a []string) { w.homes[a[0]].offline = true },
+	// known NAME : what was waited for is there, and nobody has said so yet
+	"known": func(w *world, a []string) { w.homes[a[0]].offline = false },
 	"online": func(w *world, a []string) {
 		w.homes[a[0]].offline = false
 		w.homes[a[0]].service()

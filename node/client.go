@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -132,13 +133,21 @@ func (c *Client) QueryCommitLog(ctx context.Context, queries []*mlsapi.QueryComm
 	return responses, nil
 }
 
+// answerTime is how long a request waits: whoever took it may be gone.
+const answerTime = 15 * time.Second
+
 // ask sends one request. A nil answer says that it has no fields.
 func (c *Client) ask(ctx context.Context, service string, request, answer proto.Message) error {
 	payload, err := proto.Marshal(request)
 	if err != nil {
 		return err
 	}
-	b, err := c.bus.Request(ctx, service, payload)
+	waiting, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	b, err := c.bus.Request(waiting, service, payload)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: no answer of %s within %v", bus.ErrUnavailable, service, answerTime)
+	}
 	if err != nil || answer == nil {
 		return err
 	}
