@@ -61,6 +61,40 @@ func FloodChild(ctx context.Context, url string, out io.Writer) error {
 	return err
 }
 
+// floods measures latency while the node is flooded. Its floor is the latency
+// while the same flood goes to another node on this machine: what the flood costs
+// its neighbours on the same cores and disk, whatever a node does.
+func (s *server) floods(ctx context.Context, o NodeOptions, out *Report, calm []time.Duration) (err error) {
+	other, err := startServer(ctx, o, "flooded")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, other.stop()) }()
+	during := func(flooded *server, seed uint64) (times []time.Duration, rate float64, err error) {
+		rate, err = flooded.flooded(ctx, o, func() (err error) {
+			var lost int
+			times, lost, err = s.latency(ctx, o, newGroups(seed, 1)[0])
+			out.Lost += lost
+			return err
+		})
+		return times, rate, err
+	}
+	beside, _, err := during(other, o.Seed+4)
+	if err != nil {
+		return err
+	}
+	within, rate, err := during(s, o.Seed+3)
+	if err != nil {
+		return err
+	}
+	out.duration("flooded_publish_to_stream_p50", Percentile(within, 50), Percentile(beside, 50))
+	out.duration("flooded_publish_to_stream_p99", Percentile(within, 99), Percentile(beside, 99))
+	out.cost("flooded_to_calm_p50", "x", Percentile(within, 50).Seconds()/Percentile(calm, 50).Seconds(), 0)
+	out.cost("flooded_to_calm_p99", "x", Percentile(within, 99).Seconds()/Percentile(calm, 99).Seconds(), 0)
+	out.rate("flood_answers_per_second", rate, 0)
+	return nil
+}
+
 // flooded does something during a flood, and returns how many requests of the
 // flood were answered meanwhile, per second.
 func (s *server) flooded(ctx context.Context, o NodeOptions, during func() error) (rate float64, err error) {

@@ -40,7 +40,8 @@ type NodeOptions struct {
 	Messages int           // published by them together
 	Clients  int           // each with a connection and a stream of its own, where memory is measured
 	// Flood makes the command that is FloodChild in a process of its own. With it,
-	// latency is measured once more, while another caller floods the node.
+	// latency is measured twice more: while another caller floods the node, and
+	// while it floods another node on this machine.
 	Flood func(ctx context.Context, url string) *exec.Cmd
 }
 
@@ -52,7 +53,7 @@ func Node(ctx context.Context, o NodeOptions) (_ *Report, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("floor of bus: %w", err)
 	}
-	s, err := startServer(ctx, o)
+	s, err := startServer(ctx, o, "node")
 	if err != nil {
 		return nil, err
 	}
@@ -67,18 +68,9 @@ func Node(ctx context.Context, o NodeOptions) (_ *Report, err error) {
 	out.duration("publish_to_stream_p50", Percentile(times, 50), bare.one)
 	out.duration("publish_to_stream_p99", Percentile(times, 99), bare.one)
 	if o.Flood != nil {
-		var meanwhile []time.Duration
-		rate, err := s.flooded(ctx, o, func() (err error) {
-			meanwhile, lost, err = s.latency(ctx, o, newGroups(o.Seed+3, 1)[0])
-			return err
-		})
-		if err != nil {
+		if err := s.floods(ctx, o, out, times); err != nil {
 			return nil, fmt.Errorf("publish to stream in a flood: %w", err)
 		}
-		out.Lost += lost
-		out.duration("flooded_publish_to_stream_p50", Percentile(meanwhile, 50), Percentile(times, 50))
-		out.duration("flooded_publish_to_stream_p99", Percentile(meanwhile, 99), Percentile(times, 99))
-		out.rate("flood_answers_per_second", rate, 0)
 	}
 
 	rate, err := s.publishes(ctx, o, newGroups(o.Seed+1, o.Writers))
@@ -184,8 +176,8 @@ type server struct {
 
 var apiLine = regexp.MustCompile(`XMTP API at (http://\S+)`)
 
-func startServer(ctx context.Context, o NodeOptions) (*server, error) {
-	s := &server{cmd: o.Serve(ctx, filepath.Join(o.Dir, "node"))}
+func startServer(ctx context.Context, o NodeOptions, dir string) (*server, error) {
+	s := &server{cmd: o.Serve(ctx, filepath.Join(o.Dir, dir))}
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

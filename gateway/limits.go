@@ -9,8 +9,8 @@ import (
 // Limits bound each caller, and Working all of them; zero fields get the default.
 type Limits struct {
 	// Working is how many requests are worked on at a time while several callers
-	// have some; default one for each core. Callers take turns, and who has none
-	// at work never waits.
+	// have some; default one for each core. Callers take turns, one has at most
+	// half of them, and who has none at work never waits.
 	Working int
 	// Requests of one caller that are read, worked on and answered at a time;
 	// default 4 for each core. The others wait.

@@ -9,8 +9,9 @@ import (
 
 // turns decide whose request is worked on next. Only a few are at a time: more
 // would answer no sooner, since they share the cores and one log, and each that
-// comes would wait for all of them. Callers whose requests wait take turns, so
-// that what one caller sends makes nobody but itself wait.
+// comes would wait for all of them. Callers whose requests wait take turns, and
+// none has more than half of them, so that what one caller sends makes nobody but
+// itself wait.
 //
 // A caller with nothing at work never waits. So nobody can hold up the others by
 // requests that take long, and a caller that asks for one thing at a time finds
@@ -20,6 +21,7 @@ import (
 type turns struct {
 	mu     sync.Mutex
 	free   int       // below zero by what had no need to wait
+	most   int       // that one caller has at work
 	round  []*caller // those with requests that wait, each once, whose turn is next first
 	latest *caller   // whose request came last
 	met    time.Time // when that was last another one's than the one before
@@ -46,7 +48,7 @@ func (t *turns) take(ctx context.Context, c *caller) error {
 	for isAlone && len(c.line.waiting) > 0 {
 		t.next(c)
 	}
-	if isAlone || t.free > 0 || c.line.working == 0 {
+	if isAlone || t.free > 0 && c.line.working < t.most || c.line.working == 0 {
 		t.begin(c)
 		t.mu.Unlock()
 		return nil
@@ -94,8 +96,12 @@ func (t *turns) end(c *caller) {
 	if c.line.working == 0 && len(c.line.waiting) > 0 {
 		t.next(c)
 	}
-	for t.free > 0 && len(t.round) > 0 {
-		t.next(t.round[0])
+	for t.free > 0 {
+		i := slices.IndexFunc(t.round, func(c *caller) bool { return c.line.working < t.most })
+		if i < 0 {
+			break
+		}
+		t.next(t.round[i])
 	}
 }
 

@@ -61,10 +61,10 @@ func (b *table) want(began ...string) {
 	}
 }
 
-func atTable(t *testing.T, turns int, test func(*table)) {
+func atTable(t *testing.T, turns, most int, test func(*table)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &table{t: t, began: make(chan string, 100), ends: map[string]chan chan struct{}{}}
-		b.turns.free, b.turns.latest = turns, new(caller) // nobody is alone
+		b.turns.free, b.turns.most, b.turns.latest = turns, most, new(caller) // nobody is alone
 		test(b)
 		if len(b.turns.round) > 0 || b.turns.free != turns {
 			t.Errorf("in the end %d callers wait, and %d turns are free", len(b.turns.round), b.turns.free)
@@ -76,7 +76,7 @@ func atTable(t *testing.T, turns int, test func(*table)) {
 // nothing at work, and after that has every second turn, however many requests of
 // the first were there before.
 func TestTurnsGoRound(t *testing.T) {
-	atTable(t, 4, func(b *table) {
+	atTable(t, 4, 4, func(b *table) {
 		flooder, bob := new(caller), new(caller)
 		for range 8 {
 			b.ask(b.t.Context(), flooder, "flooder")
@@ -106,10 +106,38 @@ func TestTurnsGoRound(t *testing.T) {
 	})
 }
 
+// However many turns are free, one caller has some of them only, so that another
+// finds one. Whoever is next and may have one is not held up by who may not.
+func TestTurnsOfOneCaller(t *testing.T) {
+	atTable(t, 4, 2, func(b *table) {
+		flooder, bob, carol := new(caller), new(caller), new(caller)
+		for range 4 {
+			b.ask(b.t.Context(), flooder, "flooder")
+		}
+		b.want("flooder", "flooder")
+		b.ask(b.t.Context(), bob, "bob")
+		b.ask(b.t.Context(), carol, "carol")
+		b.want("bob", "carol")
+		b.ask(b.t.Context(), bob, "bob")
+		b.want()
+		b.end("carol")
+		b.want("bob") // behind the flooder, which has its two
+		b.end("flooder")
+		b.want("flooder")
+		b.end("bob")
+		b.want()
+		for range 3 {
+			b.end("flooder")
+		}
+		b.want("flooder")
+		b.end("bob")
+	})
+}
+
 // Who is alone waits for no turn; when another comes, it is back to what it should
 // have before anything more of it begins.
 func TestTurnsOfOneAlone(t *testing.T) {
-	atTable(t, 1, func(b *table) {
+	atTable(t, 1, 1, func(b *table) {
 		flooder, bob := new(caller), new(caller)
 		b.ask(b.t.Context(), flooder, "flooder")
 		b.ask(b.t.Context(), flooder, "flooder")
@@ -133,7 +161,7 @@ func TestTurnsOfOneAlone(t *testing.T) {
 // A caller with one thing to ask at a time never waits, though all turns are
 // taken by what never ends.
 func TestTurnsCannotBeHeldFromOthers(t *testing.T) {
-	atTable(t, 2, func(b *table) {
+	atTable(t, 2, 2, func(b *table) {
 		stuck := []*caller{new(caller), new(caller), new(caller)}
 		for i, c := range stuck {
 			for range 3 {
@@ -157,7 +185,7 @@ func TestTurnsCannotBeHeldFromOthers(t *testing.T) {
 
 // Who no longer waits is passed over, and keeps no turn.
 func TestTurnsOfThoseThatLeft(t *testing.T) {
-	atTable(t, 1, func(b *table) {
+	atTable(t, 1, 1, func(b *table) {
 		c := new(caller)
 		b.ask(b.t.Context(), c, "c")
 		b.want("c")
