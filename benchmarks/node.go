@@ -67,11 +67,6 @@ func Node(ctx context.Context, o NodeOptions) (_ *Report, err error) {
 	out.Lost = lost
 	out.duration("publish_to_stream_p50", Percentile(times, 50), bare.one)
 	out.duration("publish_to_stream_p99", Percentile(times, 99), bare.one)
-	if o.Flood != nil {
-		if err := s.floods(ctx, o, out, times); err != nil {
-			return nil, fmt.Errorf("publish to stream in a flood: %w", err)
-		}
-	}
 
 	rate, err := s.publishes(ctx, o, newGroups(o.Seed+1, o.Writers))
 	if err != nil {
@@ -88,6 +83,11 @@ func Node(ctx context.Context, o NodeOptions) (_ *Report, err error) {
 	out.Repeated = repeated
 	out.cost("resident_with_clients", "B", float64(s.crowded), float64(empty))
 	out.cost("bytes_per_client", "B", float64(s.crowded-before)/float64(o.Clients), 0)
+	if o.Flood != nil {
+		if err := s.floods(ctx, o, out, times); err != nil {
+			return nil, fmt.Errorf("publish to stream in a flood: %w", err)
+		}
+	}
 	return out, nil
 }
 

@@ -1,11 +1,6 @@
 package benchmarks
 
-import (
-	"fmt"
-	"io"
-	"text/tabwriter"
-	"time"
-)
+import "time"
 
 // A Report is what one benchmark found: the object that --json prints.
 type Report struct {
@@ -83,22 +78,4 @@ func (r *Report) add(figures []Figure) { r.Figures = append(r.Figures, figures..
 // OK says that nothing was lost, repeated or out of order.
 func (r *Report) OK() bool {
 	return r.Lost == 0 && r.Repeated == 0 && (r.Fanout == nil || r.Fanout.Disordered == 0)
-}
-
-// Print writes the report as people read it.
-func (r *Report) Print(w io.Writer) error {
-	fmt.Fprintf(w, "%s on %s, commit %.12s, seed %d\n", r.Name, r.Machine, r.Commit, r.Seed)
-	fmt.Fprintf(w, "lost %d, repeated %d\n", r.Lost, r.Repeated)
-	if f := r.Fanout; f != nil {
-		fmt.Fprintf(w, "streamed %d values, checksum %.16s in %d handlers; stores read %s\n", f.Streamed, f.Checksum, f.Agreeing, f.Verified)
-	}
-	if f := r.IdleFacts; f != nil {
-		fmt.Fprintf(w, "%d bytes an installation, %d descriptors, %d goroutines\n", f.BytesPerInstallation, f.Descriptors, f.Goroutines)
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "value\tfloor\tratio\tunit\t figure")
-	for _, f := range r.Figures {
-		fmt.Fprintf(t, "%.4g\t%.4g\t%.2f\t%s\t %s\n", f.Value, f.Floor, f.Ratio, f.Unit, f.Name)
-	}
-	return t.Flush()
 }

@@ -254,7 +254,7 @@ func (c *console) bench(ctx context.Context, o benchOptions, run func(context.Co
 	if o.json {
 		err = printJSON(c.out, report)
 	} else {
-		err = report.Print(c.out)
+		err = printReport(c.out, report)
 	}
 	if err == nil && !report.OK() {
 		err = errors.New("messages were lost, repeated or out of order: this is a bug, please report it")

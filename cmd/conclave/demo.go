@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/conclave-chat/conclave"
@@ -277,22 +278,22 @@ func explainOpen(dir string, err error) error {
 
 func (r demoReport) rows() [][2]string {
 	rows := [][2]string{
-		{"members", grouped(r.Members)},
-		{"messages", grouped(r.Messages)},
-		{"deliveries", grouped(r.Deliveries)},
-		{"lost", grouped(r.Lost)},
-		{"repeated", grouped(r.Repeated + r.StreamedRepeatedly)},
+		{"members", humanize.Comma(int64(r.Members))},
+		{"messages", humanize.Comma(int64(r.Messages))},
+		{"deliveries", humanize.Comma(int64(r.Deliveries))},
+		{"lost", humanize.Comma(int64(r.Lost))},
+		{"repeated", humanize.Comma(int64(r.Repeated + r.StreamedRepeatedly))},
 		{"order", cmp.Or(map[bool]string{true: "the same for everyone"}[r.Disordered == 0], fmt.Sprintf("differs for %d members", r.Disordered))},
 		{"send → all stored, p50", short(seconds(r.P50))},
 		{"send → all stored, p99", short(seconds(r.P99))},
-		{"deliveries per second", grouped(int(r.DeliveriesPerSec))},
+		{"deliveries per second", humanize.Comma(int64(r.DeliveriesPerSec))},
 		{"time to register", short(seconds(r.Register))},
 		{"time to form the group", short(seconds(r.Form))},
-		{"peak memory", mebibytes(r.PeakMemory)},
+		{"peak memory", cmp.Or(map[bool]string{true: "unknown"}[r.PeakMemory == 0], humanize.IBytes(uint64(r.PeakMemory)))},
 		{"restarts", strconv.FormatUint(r.Restarts, 10)},
 	}
 	if r.SentEarlier > 0 {
-		rows = append(rows, [2]string{"sent by an earlier run", grouped(r.SentEarlier)})
+		rows = append(rows, [2]string{"sent by an earlier run", humanize.Comma(int64(r.SentEarlier))})
 	}
 	return rows
 }
