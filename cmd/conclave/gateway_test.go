@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -62,6 +63,24 @@ func TestServeXMTP(t *testing.T) {
 	for _, url := range []string{api, web} {
 		if code, answer := post(t, h, url+askInboxes, "", somebody); code != 200 || !strings.Contains(answer, `"identifier":"0x0000000000000000000000000000000000000001"`) {
 			t.Errorf("%s answers %d %s", url, code, answer)
+		}
+	}
+	s.ends()
+}
+
+// TestServeXMTPBudget proves that a budget of serve's flags holds at the API.
+func TestServeXMTPBudget(t *testing.T) {
+	s := begin(t, "serve", "--dir", t.TempDir(), "--listen", "127.0.0.1:0", "--xmtp=127.0.0.1:0", "--group-messages", "1:2")
+	api := after(s.sees("XMTP API at"), "at ")
+	h := &http.Client{Transport: new(http.Transport)}
+	defer h.CloseIdleConnections()
+	message := []byte{0, 1, 0, 2} // mls10, mls_private_message: RFC 9420, Section 6.3
+	message = append(append(message, 16), make([]byte, 16)...)
+	message = append(message, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 1, 0) // epoch, application, nothing sealed
+	body := fmt.Sprintf(`{"messages":[{"v1":{"data":%q}}]}`, base64.StdEncoding.EncodeToString(message))
+	for i, want := range []int{200, 200, 429} {
+		if code, answer := post(t, h, api+"/xmtp.mls.api.v1.MlsApi/SendGroupMessages", "", body); code != want {
+			t.Errorf("message %d: %d %s", i, code, answer)
 		}
 	}
 	s.ends()

@@ -29,6 +29,7 @@ type serveOptions struct {
 	replicas, shards   int
 	http               string
 	rpc                []string
+	node               nodeOptions
 	gateway            gatewayOptions
 }
 
@@ -74,6 +75,7 @@ On SIGTERM it finishes the requests at work, and stops.`,
 	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
 	f.StringVar(&o.http, "http", "", "host:port for /livez, /readyz and /metrics (default: none)")
 	f.StringArrayVar(&o.rpc, "rpc", nil, "CHAIN=URL of a JSON-RPC endpoint to ask smart contract wallets of that chain, again for each")
+	o.node.flags(cmd)
 	o.gateway.flags(cmd)
 	return cmd
 }
@@ -140,6 +142,10 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	if err := o.gateway.check(); err != nil {
 		return err
 	}
+	serving, err := o.node.config()
+	if err != nil {
+		return err
+	}
 	wallets, err := chains(o.rpc)
 	if err != nil {
 		return err
@@ -168,7 +174,8 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	// Requests at work are finished on SIGTERM: the node outlives ctx.
-	n, err := node.Serve(context.WithoutCancel(ctx), b, node.Config{Verifier: ethereum.Verifier{Chain: wallets}, Logger: c.log, Telemetry: counted})
+	serving.Verifier, serving.Logger, serving.Telemetry = ethereum.Verifier{Chain: wallets}, c.log, counted
+	n, err := node.Serve(context.WithoutCancel(ctx), b, serving)
 	if err != nil {
 		return err
 	}
