@@ -175,7 +175,8 @@ var (
 	// files were left as found.
 	ErrDamaged = errors.New("persistence: store is damaged")
 	// ErrRolledBack: the store is older than its mark. Opening it with
-	// AllowRolledBack permits reading, and sending once it has caught up.
+	// AllowRolledBack permits reading, and sending once each group has caught up
+	// and renewed its keys.
 	ErrRolledBack = errors.New("persistence: store was rolled back")
 	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("persistence: store is open in another process")
