@@ -147,6 +147,7 @@ func (s *step) settle(d Delivered, own *intent) {
 
 // committed: the own commit is in. Newcomers are told where to read from.
 func (s *step) committed(d Delivered, it *intent) {
+	s.keep(it)
 	if len(it.sealed.joiners) == 0 {
 		s.accomplished(it)
 		return
@@ -185,7 +186,6 @@ func (s *step) welcomesSent(in WelcomesSent) error {
 func (s *step) accomplished(it *intent) {
 	if len(it.remaining) == 0 {
 		s.done(it, nil)
-		s.keep(it)
 		return
 	}
 	rest := it.remaining

@@ -96,6 +96,15 @@ func (it *intent) isReoffer() bool { _, ok := it.wish.(reoffer); return ok }
 // isFreshen reports whether the intent is a key update that falls due on its own.
 func (it *intent) isFreshen() bool { _, ok := it.wish.(freshen); return ok }
 
+// renews reports whether the intent is a key update that may yet come true.
+func (it *intent) renews() bool {
+	_, ok := it.wish.(KeyUpdate)
+	return ok && it.state != stateFailed
+}
+
+// planned reports whether the intent has no bytes yet.
+func (it *intent) planned() bool { return it.state == statePlanned }
+
 // isCheck reports whether the intent only looks whether there is something to do.
 func (it *intent) isCheck() bool { _, ok := it.wish.(CheckMembers); return ok }
 
@@ -198,6 +207,22 @@ func (s *step) fail(it *intent, err error) {
 		s.emit(MessageChanged{s.draft(it)})
 	}
 	s.emit(IntentDone{Intent: it.id, Err: err, Unreachable: it.unreachable})
+	if _, renews := it.wish.(KeyUpdate); renews && s.heal {
+		s.failUnhealed(err)
+	}
+}
+
+// failUnhealed gives up what waits for a fresh key that could not be had: it must
+// not be sent without, and the next wish tries to have one again.
+func (s *step) failUnhealed(err error) {
+	if slices.ContainsFunc(s.intents, (*intent).renews) {
+		return
+	}
+	for _, it := range s.intents {
+		if it.planned() {
+			s.fail(it, err)
+		}
+	}
 }
 
 // answered returns the intent that an answer of the bus is about; nil where it
@@ -321,7 +346,7 @@ func (s *step) resend(it *intent) {
 			err = ErrRefused
 		}
 		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
-	case it.sealed.epoch != s.group.Epoch() && !it.isReoffer():
+	case (it.sealed.epoch != s.group.Epoch() || s.stranded()) && !it.isReoffer():
 		s.unseal(it)
 	case it.isSend() && it.sealed.turn != s.turns:
 		// Later messages are on their way, and receivers open few out of

@@ -258,10 +258,16 @@ func (s *step) succeed(p *Replica) {
 	if s.cursor < p.cursor {
 		s.rewinds++
 	}
-	s.recent, s.newest = slices.Clone(p.recent), p.newest
+	s.recent, s.newest, s.tail = slices.Clone(p.recent), p.newest, p.tail
+	s.intents = slices.Clone(p.intents)
 	for _, it := range p.intents {
-		if it.state == stateFailed {
-			s.intents = append(s.intents, it)
+		switch {
+		case it.isCheck(), it.isReoffer():
+			s.drop(it)
+		case it.state == stateFetching:
+			s.change(it, func(it *intent) { it.state, it.got = statePlanned, nil })
+		case it.inFlight():
+			s.unseal(it) // for an epoch of the life before; receivers know a message that they have
 		}
 	}
 	s.saved = p.saved // its rows are replaced

@@ -74,6 +74,10 @@ func (r *Replica) loadKeys(rows RowReader) error {
 	return errors.Join(scan, err)
 }
 
+// tailKept is how many messages that the log lost are recognised when they come
+// again.
+const tailKept = 1 << 16
+
 // loadRecent reads the newest messages: to recognise repeats, and because the
 // newest one is where the cursor is.
 func (r *Replica) loadRecent(rows RowReader) error {
@@ -82,6 +86,10 @@ func (r *Replica) loadRecent(rows RowReader) error {
 		m, rewinds, _, _, e := decodeIndex(key, value)
 		if err = e; err != nil {
 			return false
+		}
+		if rewinds != r.rewinds && m.Position.ID > r.cursor {
+			r.tail = append(r.tail, m.ID.short()) // the log lost it, and may have it again
+			return len(r.tail) < tailKept
 		}
 		r.recent = append(r.recent, m.ID.short())
 		if rewinds == r.rewinds {
@@ -161,14 +169,12 @@ func (s *step) reopen() {
 // mend puts a key update before everything else that is to be sent.
 func (s *step) mend() {
 	s.heal, s.dirt = true, true
-	at := slices.IndexFunc(s.intents, func(it *intent) bool {
-		_, ok := it.wish.(KeyUpdate)
-		return ok && it.state != stateFailed
-	})
+	at := slices.IndexFunc(s.intents, (*intent).renews)
 	if at < 0 {
 		at = len(s.intents)
+		wished := s.fx.Intent
 		s.saveIntent(s.begin(KeyUpdate{}))
-		s.fx.Intent = 0 // it is no wish
+		s.fx.Intent = wished // it is no wish
 	}
 	s.intents = slices.Concat(s.intents[at:at+1], s.intents[:at], s.intents[at+1:])
 }

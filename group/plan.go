@@ -174,7 +174,7 @@ func (s *step) draftMembership(got *Fetched, remove []string) (commitDraft, erro
 			continue // looked up only so that its identities are known
 		}
 		added := p.update(in)
-		if size += added; size > s.env.Limits.CommitBytes && i+1 < len(got.Inboxes) {
+		if size += added; size > s.env.Limits.CommitBytes && added > 0 && i+1 < len(got.Inboxes) {
 			for _, rest := range got.Inboxes[i+1:] {
 				p.draft.remaining = append(p.draft.remaining, rest.Inbox)
 			}

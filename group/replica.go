@@ -92,6 +92,7 @@ type Replica struct {
 	intents []*intent // in the order of the wishes; never changed in place
 	recent  []uint64  // the last messages' ids, a ring; see seen
 	newest  int       // the ring's next slot
+	tail    []uint64  // the ids of messages that the log lost, and may have again
 
 	turns    uint64     // the turn of the message sealed last
 	tries    uint64     // publishes asked for since loading
@@ -127,7 +128,7 @@ type position struct {
 	heal       bool      // it has just learnt of it: a key update comes before anything is sent
 	applied    uint64    // ID of the last commit that was applied
 	commit     [32]byte  // its hash
-	kept       uint64    // the last own commit\'s intent, whose bytes are kept; see rewind.go
+	kept       uint64    // the row with the last own commit's bytes; see rewind.go
 	keptAt     uint64    // its ID
 	appliedAt  time.Time // when the log had it, or had the welcome
 	rotated    time.Time // when this member last committed a path of its own; zero: its keys are its key package's
@@ -173,7 +174,9 @@ func (r *Replica) WelcomeID() uint64 { return r.welcome }
 func (r *Replica) Rotated() time.Time { return r.rotated }
 
 // Paused reports whether the group asks for a newer client than this one: then
-// nothing is sent, and the log is not read past the commit that asked for it.
+// nothing is sent, and the log is not read past the commit that asked for it. A
+// welcome to the same group is taken all the same, and what lies before it is not
+// read any more.
 func (r *Replica) Paused() bool { return r.paused }
 
 // Waiting reports whether an envelope waits for Resolved: what lies behind it is
@@ -355,7 +358,7 @@ const recentMessages = 256
 
 // seen reports whether a message of that id was among the last ones.
 func (s *step) seen(id MessageID) bool {
-	return slices.Contains(s.recent, id.short()) || slices.Contains(s.ids, id)
+	return slices.Contains(s.recent, id.short()) || slices.Contains(s.tail, id.short()) || slices.Contains(s.ids, id)
 }
 
 // remember adds to the ring in place: it happens last, when the step succeeds.

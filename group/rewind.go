@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A log can go backwards: a machine loses its power, a backup is restored. What
@@ -61,6 +62,7 @@ func (s *step) rewound(in Rewound) error {
 // offerAgain queues what of ours lies beyond the end of the log.
 func (s *step) offerAgain(end uint64, rows RowReader) error {
 	var own []Message
+	s.tail = slices.Clone(s.tail)
 	var failed error
 	secrets := map[uint64][]byte{}
 	installation := s.env.installation()
@@ -68,6 +70,9 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 		var m Message
 		if m, failed = readMessage(rows, secrets, key, value); failed != nil {
 			return false
+		}
+		if len(s.tail) < tailKept {
+			s.tail = append(s.tail, m.ID.short())
 		}
 		if m.Kind == ApplicationMessage && bytes.Equal(m.Installation, installation) {
 			own = append(own, m)
@@ -103,11 +108,14 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 // keep holds on to the bytes of an own commit that was applied, without its
 // secrets, in the place of the one before.
 func (s *step) keep(it *intent) {
-	if s.kept != 0 && s.kept != it.id {
+	// A row of its own: the intent may still have welcomes to send, or commits to make.
+	row := it.id | 1<<63
+	if s.kept != 0 && s.kept != row {
 		s.delete(TableSealed, keyOf(s.kept))
 	}
-	s.kept, s.keptAt, s.dirt = it.id, s.applied, true
+	s.kept, s.keptAt, s.dirt = row, s.applied, true
 	bare := *it
+	bare.id = s.kept
 	bare.sealed = &sealed{epoch: it.sealed.epoch, hash: it.sealed.hash, payload: it.sealed.payload}
 	s.saveSealed(&bare)
 }

@@ -117,9 +117,15 @@ func (s *step) pump() {
 		s.failRevoked()
 		return
 	}
+	if s.heal && slices.ContainsFunc(s.intents, (*intent).planned) && !s.intents[0].renews() {
+		s.mend() // the one before failed, or was from before the store was put back
+	}
 	inFlight := 0
 	for i := 0; i < len(s.intents); i++ {
 		it := s.intents[i]
+		if s.heal && it.state == statePlanned && !it.renews() {
+			return // nothing goes before the fresh key
+		}
 		for it != nil && it.state == statePlanned {
 			if it.isSend() && inFlight >= s.env.Limits.InFlight {
 				return

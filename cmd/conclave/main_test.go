@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -29,9 +30,27 @@ func TestMain(m *testing.M) {
 // output runs a command line to its end.
 func output(t *testing.T, in string, args ...string) (out, errw string, err error) {
 	t.Helper()
-	var o, e bytes.Buffer
+	var o, e shared
 	err = run(t.Context(), args, strings.NewReader(in), &o, &e)
 	return o.String(), e.String(), err
+}
+
+// shared is what several processes write to.
+type shared struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // TestCommandLine proves that what cannot be meant is refused in one clear line,
