@@ -105,11 +105,7 @@ func (s *step) failRevoked() {
 	if !s.isRevoked() {
 		return
 	}
-	for _, it := range s.intents {
-		if it.state == statePlanned || it.state == stateFetching {
-			s.fail(it, ErrRevoked)
-		}
-	}
+	s.failEach(func(it *intent) bool { return it.state == statePlanned || it.state == stateFetching }, ErrRevoked)
 }
 
 // pauseBelow stops a replica whose client is older than a group demands, and

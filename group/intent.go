@@ -218,8 +218,13 @@ func (s *step) failUnhealed(err error) {
 	if slices.ContainsFunc(s.intents, (*intent).renews) {
 		return
 	}
+	s.failEach((*intent).planned, err)
+}
+
+// failEach gives up whatever is of a kind. One failure may bring others with it.
+func (s *step) failEach(kind func(*intent) bool, err error) {
 	for _, it := range s.intents {
-		if it.planned() {
+		if it = s.find(it.id); it != nil && kind(it) {
 			s.fail(it, err)
 		}
 	}

@@ -301,11 +301,7 @@ func (s *step) echoSend(d Delivered, m *mls.Message, it *intent) {
 // failAll: nothing of ours can be sent any more. Whatever is in the log behind
 // the removal is refused by everybody, so no read is needed to fail it.
 func (s *step) failAll(err error) {
-	for _, it := range s.intents {
-		if it.state != stateFailed && it.state != stateWelcoming {
-			s.fail(it, err)
-		}
-	}
+	s.failEach(func(it *intent) bool { return it.state != stateFailed && it.state != stateWelcoming }, err)
 }
 
 // Sent reports whether a replica's rows have an own message as Published.
