@@ -35,15 +35,18 @@ func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any
 			break
 		}
 	}
-	return answer, s.explain(err)
+	return answer, s.explain(in, err)
 }
 
 // explain says what an engine's error means to a caller.
-func (s *System) explain(err error) error {
-	if errors.Is(err, engine.ErrStopped) || errors.Is(err, engine.ErrShutdown) {
+func (s *System) explain(in InstallationID, err error) error {
+	if !errors.Is(err, engine.ErrStopped) && !errors.Is(err, engine.ErrShutdown) {
+		return err
+	}
+	if s.closing() {
 		return ErrClosed
 	}
-	return err
+	return ErrAsleep // and maybe awake again
 }
 
 // knows checks, without waking anybody, that an installation has a group.
@@ -168,7 +171,7 @@ func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last
 // SyncWelcomes reads an installation's welcomes to their end and joins.
 func (s *System) SyncWelcomes(ctx context.Context, in InstallationID) error {
 	_, err := s.names.Ask(ctx, installationName(in), syncWelcomes{})
-	return s.explain(err)
+	return s.explain(in, err)
 }
 
 // Look calls read with a group's replica, on its actor's turn: it must be quick

@@ -165,6 +165,8 @@ const refreshChunk = 250
 func (d *directory) refresh(ctx context.Context, ids []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
+	// What is no inbox id, which a member can put into a group, has no log.
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, err := identity.ParseInboxID(id); return err != nil })
 	for len(ids) > 0 {
 		chunk := ids[:min(len(ids), refreshChunk)]
 		ids = ids[len(chunk):]
@@ -183,8 +185,14 @@ func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
 	if err != nil {
 		return fmt.Errorf("actors: read identity log: %w", err)
 	}
+	if len(response.Responses) != len(ids) {
+		return fmt.Errorf("actors: asked for %d identity logs, got %d", len(ids), len(response.Responses))
+	}
 	var rows persistence.Batch
 	for i, answer := range response.Responses {
+		if err := isOf(answer, ids[i]); err != nil {
+			return err
+		}
 		if len(answer.Updates) > 0 {
 			d.append(&rows, answer, request.Requests[i].SequenceId)
 		}
@@ -194,6 +202,19 @@ func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
 	}
 	if err := d.store.Apply(ctx, &rows, persistence.Lazy); err != nil {
 		d.log.Warn("identity log not stored", keyErr, err) // the network has it
+	}
+	return nil
+}
+
+var errAnotherInbox = errors.New("actors: the network answered with another inbox's log")
+
+// isOf checks that an answer is the log of an inbox: nothing else ties the inbox
+// to its log, whose every update is good where it belongs.
+func isOf(answer *identityapi.GetIdentityUpdatesResponse_Response, id string) error {
+	if answer.InboxId != id || slices.ContainsFunc(answer.Updates, func(u *identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog) bool {
+		return u.GetUpdate().GetInboxId() != id
+	}) {
+		return errAnotherInbox
 	}
 	return nil
 }

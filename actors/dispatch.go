@@ -119,8 +119,14 @@ func (d *dispatcher) run(ctx context.Context) {
 			return
 		case errors.Is(err, bus.ErrLogRolledBack):
 			d.log.Error("log went backwards", keyErr, err)
-			d.rewound(ctx)
 			d.alarm()
+			for !d.rewound(ctx) {
+				select {
+				case <-time.After(feedRetry):
+				case <-ctx.Done():
+					return
+				}
+			}
 		default:
 			d.log.Warn("bus feed interrupted", keyErr, err)
 			select {
@@ -195,8 +201,11 @@ func decode(realm *mls.Realm, after bus.ID, envelopes []bus.Envelope) []group.De
 	return items
 }
 
-// rewound tells every follower, and follows anew from the end of each log.
-func (d *dispatcher) rewound(ctx context.Context) {
+// rewound tells every follower, and follows anew from the end of each log. It
+// reports whether that went well: it is repeated, since who is told twice does
+// nothing, and who is not followed again hears of nothing any more.
+func (d *dispatcher) rewound(ctx context.Context) bool {
+	all := true
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	topics := map[*following][]bus.Topic{}
@@ -210,6 +219,7 @@ func (d *dispatcher) rewound(ctx context.Context) {
 		}
 		if err != nil {
 			d.log.Error("follow after rewind", keyErr, err)
+			all = false
 			continue
 		}
 		f.at = end
@@ -217,6 +227,7 @@ func (d *dispatcher) rewound(ctx context.Context) {
 			d.tell(name, logRewound{end})
 		}
 	}
+	return all
 }
 
 // A reader reads logs for actors that catch up. Many members of one group read

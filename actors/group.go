@@ -33,8 +33,13 @@ type groupActor struct {
 	answered     uint64 // the newest Effects.Read that was answered
 	resting      bool   // the read that the replica wants waits for a wish: who only looks asks the network nothing
 
+	checking, retrying bool // a timer of checkLive, of readAgain is set
+
 	alarm alarm // wakes what waits for the network to come back
 }
+
+// readAgain comes a while after a read that failed.
+type readAgain struct{}
 
 // What a group actor is asked, beside news and answers (which are
 // group.Inputs).
@@ -165,12 +170,17 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		ctx.Reply(m.read(a.replica))
 		return nil
 	case setLive:
-		return a.setLive(ctx, m.live)
+		return a.setLive(ctx, a.in.listens()) // of two tellers the later counts, not the slower
 	case checkLive:
+		a.checking = false
 		if a.live || !a.in.listens() {
 			return nil
 		}
 		return a.setLive(ctx, true)
+	case readAgain:
+		a.retrying = false
+		a.read(ctx)
+		return nil
 	case fallenBehind:
 		a.read(ctx)
 		return nil
@@ -366,9 +376,7 @@ func (a *groupActor) settle() {
 func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
 	commits, messages := topicsOf(a.id)
 	if !live {
-		if a.live {
-			a.sys.feed.unfollow(ctx.Self().Name(), commits, messages)
-		}
+		a.sys.feed.unfollow(ctx.Self().Name(), commits, messages) // also what a life before a sleep followed
 		a.live = false
 		return nil
 	}
@@ -379,7 +387,10 @@ func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
 		if errors.Is(err, bus.ErrLogRolledBack) {
 			a.read(ctx) // and so learn where it ends
 		}
-		ctx.After(retryRead, checkLive{})
+		if !a.checking {
+			a.checking = true
+			ctx.After(retryRead, checkLive{})
+		}
 		return nil
 	}
 	a.live = true
@@ -462,6 +473,9 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	switch {
 	case a.ended <= a.stale:
 		a.read(ctx)
+		for i := range a.syncs {
+			a.syncs[i].read = a.nextRead()
+		}
 		return nil
 	case errors.Is(m.err, bus.ErrLogRolledBack) && (uint64(m.end) < a.replica.Cursor() || a.replica.Cursor() < uint64(m.after)):
 		if err := a.rewound(ctx, m.end); err != nil {
@@ -477,8 +491,9 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 			s.reply.Answer(nil, m.err)
 		}
 		a.syncs = nil
-		if a.resting = !a.live && len(a.replica.Outstanding()) == 0; !a.resting {
-			ctx.After(retryRead, fallenBehind{})
+		if a.resting = !a.live && len(a.replica.Outstanding()) == 0; !a.resting && !a.retrying {
+			a.retrying = true
+			ctx.After(retryRead, readAgain{})
 		}
 		return nil
 	}

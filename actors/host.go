@@ -158,12 +158,16 @@ func (s *System) logRewound() {
 	s.beside(func(ctx context.Context) {
 		for _, in := range all {
 			ids, err := groupsOf(ctx, in.vault)
+			tell := func(name string, topic bus.Topic) {
+				var end bus.ID
+				if s.persist(ctx, nil, "end of the log not read", func() (err error) { end, err = s.cfg.Bus.End(ctx, topic); return err }) {
+					err = errors.Join(err, s.names.Tell(name, logRewound{end}))
+				}
+			}
+			tell(installationName(in.id), welcomeTopic(in.id))
 			for _, id := range ids {
 				commits, _ := topicsOf(id)
-				var end bus.ID
-				if end, err = s.cfg.Bus.End(ctx, commits); err == nil {
-					err = s.names.Tell(groupName(in.id, id), logRewound{end})
-				}
+				tell(groupName(in.id, id), commits)
 			}
 			if err != nil && ctx.Err() == nil {
 				s.log.Error("replica not told that the log went backwards", installationAttr(in.id), keyErr, err)

@@ -164,19 +164,31 @@ func (o *outbox) count(out group.Outbound, err error) {
 // welcomesAtOnce bounds the publishes that wait for the bus together.
 const welcomesAtOnce = 64
 
-// sendWelcomes publishes all welcomes of an intent, and does not give up. The
-// first goes alone: it may be what the others point to.
+// maxRefusals is how often a welcome is refused before it is given up.
+const maxRefusals = 3
+
+// sendWelcomes publishes all welcomes of an intent, and does not give up while
+// the bus may yet take them. The first goes alone: it may be what the others point
+// to. One that is refused for good is of no use to anybody, and must not hold up
+// what its sender has to say: who was to join is a member, and can be added again.
 func (o *outbox) sendWelcomes(run []group.Outbound) group.Input {
 	publish := func(out group.Outbound) bool {
+		refusals := 0
 		return o.sys.persist(o.ctx, o.alarm, "welcome not published", func() error {
 			topic, err := topicOf(out)
-			if err != nil {
+			if err == nil {
+				ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
+				defer cancel()
+				_, err = o.sys.cfg.Bus.Publish(ctx, topic, out.Payload)
+				if err == nil || !errors.Is(err, bus.ErrTooLarge) && !errors.Is(err, bus.ErrRefused) {
+					return err
+				}
+			}
+			if refusals++; refusals < maxRefusals {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
-			defer cancel()
-			_, err = o.sys.cfg.Bus.Publish(ctx, topic, out.Payload)
-			return err
+			o.sys.log.Error("welcome given up", keyErr, err)
+			return nil
 		})
 	}
 	if !publish(run[0]) {

@@ -153,7 +153,7 @@ func (s *System) Stream(ctx context.Context, in InstallationID, scope Scope, kin
 	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
 	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("actors: start stream: %w", s.explain(err))
+		return nil, fmt.Errorf("actors: start stream: %w", s.explain(in, err))
 	}
 	s.streams.add(st)
 	if kind == StreamMessages {
@@ -226,12 +226,14 @@ func (st *Stream) enqueue(it Item) {
 func (st *Stream) pop(ctx context.Context) ([]Item, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for id := range st.behind {
-		if len(st.queue) > 0 {
-			break
-		}
-		if err := st.refill(ctx, id); err != nil {
-			return nil, err
+	for len(st.queue) == 0 && len(st.behind) > 0 { // again where more came to a group while it was read
+		for id := range st.behind {
+			if err := st.refill(ctx, id); err != nil {
+				return nil, err
+			}
+			if len(st.queue) > 0 {
+				break
+			}
 		}
 	}
 	n := min(len(st.queue), streamBatch)

@@ -19,12 +19,13 @@ type installationActor struct {
 	sys *System
 	in  *installation
 
-	cursor bus.ID         // of the welcomes topic: everything up to here is done
-	queue  []bus.Envelope // read and not begun
-	busy   bool           // one is being prepared beside the mailbox
-	syncs  []*engine.Reply
-	live   bool
-	alarm  alarm // wakes what waits for the network to come back
+	cursor             bus.ID         // of the welcomes topic: everything up to here is done
+	queue              []bus.Envelope // read and not begun
+	busy               bool           // one is being prepared beside the mailbox
+	syncs              []*engine.Reply
+	live               bool
+	checking, retrying bool  // a timer of checkLive, of readAgain is set
+	alarm              alarm // wakes what waits for the network to come back
 
 	reading bool
 	again   bool // another read is wanted once this one ends
@@ -130,24 +131,31 @@ func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 	case prepared:
 		return a.join(ctx, m)
 	case setLive:
-		return a.setLive(ctx, m.live)
-	case checkLive:
 		return a.setLive(ctx, a.in.listens())
-	case fallenBehind, logRewound:
+	case readAgain:
+		a.retrying = false
 		a.read(ctx)
 		return nil
+	case checkLive:
+		a.checking = false
+		return a.setLive(ctx, a.in.listens())
+	case fallenBehind:
+		a.read(ctx)
+		return nil
+	case logRewound:
+		return a.rewound(ctx)
 	}
 	return fmt.Errorf("actors: installation actor was told %T", msg)
 }
 
 func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
 	topic := welcomeTopic(a.in.id)
-	if live == a.live {
-		return nil
-	}
 	if !live {
 		a.live = false
-		a.sys.feed.unfollow(ctx.Self().Name(), topic)
+		a.sys.feed.unfollow(ctx.Self().Name(), topic) // also what a life before a sleep followed
+		return nil
+	}
+	if a.live {
 		return nil
 	}
 	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), a.cursor, topic)
@@ -155,7 +163,10 @@ func (a *installationActor) setLive(ctx *engine.Context, live bool) error {
 		if !errors.Is(err, bus.ErrClosed) { // else the host closes
 			a.sys.log.Warn("welcomes not followed", installationAttr(a.in.id), keyErr, err)
 		}
-		ctx.After(retryRead, checkLive{})
+		if !a.checking {
+			a.checking = true
+			ctx.After(retryRead, checkLive{})
+		}
 		return nil
 	}
 	a.live = true
@@ -179,6 +190,19 @@ func (a *installationActor) read(ctx *engine.Context) {
 	})
 }
 
+// rewound reads the log from its beginning: how far back it went nobody knows
+// once it has grown again. A welcome that comes again is of an epoch that is
+// over, and is refused.
+func (a *installationActor) rewound(ctx *engine.Context) error {
+	a.sys.log.Error("log of welcomes went backwards", installationAttr(a.in.id))
+	var b persistence.Batch
+	a.in.vault.Delete(&b, typeWelcomes, nil)
+	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+		return crash(err)
+	}
+	return crash(errors.New("log of welcomes went backwards")) // and read anew
+}
+
 // last is the newest welcome that was read.
 func (a *installationActor) last() bus.ID {
 	if n := len(a.queue); n > 0 {
@@ -192,13 +216,19 @@ func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) er
 		return nil // of a life before a crash, when more had been read
 	}
 	a.reading = false
+	if errors.Is(m.err, bus.ErrLogRolledBack) {
+		return a.rewound(ctx)
+	}
 	if m.err != nil {
 		a.sys.log.Warn("welcomes not read", installationAttr(a.in.id), keyErr, m.err)
 		for _, reply := range a.syncs {
 			reply.Answer(nil, m.err)
 		}
 		a.syncs = nil
-		ctx.After(retryRead, fallenBehind{})
+		if !a.retrying {
+			a.retrying = true
+			ctx.After(retryRead, readAgain{})
+		}
 		return nil
 	}
 	a.enqueue(ctx, m.envelopes)
@@ -461,7 +491,7 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 	if !a.sys.hasTwin(ctx.Context(), a.in, conversation) {
 		a.sys.streams.joined(a.in.id, conversation)
 	}
-	if a.live {
+	if a.in.listens() { // also where the welcomes cannot be followed yet
 		// The group's actor wakes, loads what was just saved, and follows.
 		return a.sys.names.Tell(name, setLive{true})
 	}

@@ -354,6 +354,111 @@ func TestAnotherIncarnationIsSaid(t *testing.T) {
 	})
 }
 
+// As TestRestoredBackupThatHasGrownIsSaid, for a host that has followed from the
+// log's end and received nothing since.
+func TestRestoredBackupThatHasGrownIsSaidToAnIdleHost(t *testing.T) {
+	p := startProcess(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	m := messagesOf(t, 1)
+	writer := open(t, jetstream.Config{URL: p.url()})
+	publish := func(b bus.Bus, payloads ...string) (last bus.ID) {
+		for _, payload := range payloads {
+			ack, err := b.Publish(ctx, m, []byte(payload))
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = ack.ID
+		}
+		return last
+	}
+	publish(writer, "1", "2")
+	p.kill()
+	backup := filepath.Join(p.dir, "backup")
+	if err := os.CopyFS(backup, os.DirFS(p.store())); err != nil {
+		t.Fatal(err)
+	}
+	p.start(t)
+	last := publish(writer, "3", "4")
+	writer.Close()
+
+	b := open(t, jetstream.Config{URL: p.url()})
+	f, err := b.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Follow(ctx, last, m); err != nil {
+		t.Fatal(err)
+	}
+	p.kill()
+	if err := os.RemoveAll(p.store()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(backup, p.store()); err != nil {
+		t.Fatal(err)
+	}
+	away := *p
+	away.port++
+	config, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	away.config += ".away"
+	moved := fmt.Appendf(nil, "listen: 127.0.0.1:%d\n%s", away.port, config[len(fmt.Sprintf("listen: 127.0.0.1:%d\n", p.port)):])
+	if err := os.WriteFile(away.config, moved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	away.start(t)
+	other := open(t, jetstream.Config{URL: away.url()})
+	publish(other, "a", "b", "c")
+	other.Close()
+	away.kill()
+	p.start(t)
+	got, err := f.Next(ctx)
+	if !errors.Is(err, bus.ErrLogRolledBack) {
+		t.Fatalf("next: %d envelopes, %v", len(got), err)
+	}
+}
+
+// A host that may write to no identity log has the node write there: it names
+// the log as the place for the answer.
+func TestAnswerGoesToNoTopic(t *testing.T) {
+	p := startProcess(t, `authorization { users: [
+		{ user: node, password: n }
+		{ user: host, password: h, permissions: {
+			publish: ["CONCLAVE.*.g.>", "CONCLAVE.*.w.>", "CONCLAVE.svc.>", "CONCLAVE.inbox.host.>", "$JS.API.>"]
+			subscribe: ["CONCLAVE.inbox.host.>"]
+		} }
+	] }`)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	node := open(t, jetstream.Config{URL: p.url(), Credentials: jetstream.Credentials{User: "node", Password: "n"}})
+	stop, err := node.Serve("echo", func(_ context.Context, payload []byte) ([]byte, error) { return payload, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	identity, err := bus.IdentityOf(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := nats.Connect(p.url(), nats.UserInfo("host", "h"), nats.CustomInboxPrefix("CONCLAVE.inbox.host"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if err := host.PublishRequest("CONCLAVE.svc.echo", "CONCLAVE.0."+identity.String(), []byte("forged")); err != nil {
+		t.Fatal(err)
+	}
+	// What comes behind it on the same connection is answered later.
+	if _, err := host.RequestWithContext(ctx, "CONCLAVE.svc.echo", []byte("honest")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := node.Read(ctx, 0, 10, identity); err != nil || len(got) > 0 {
+		t.Fatalf("the identity log holds %d entries: %v", len(got), err)
+	}
+}
+
 // B7, B10: what the server's permissions forbid is refused, at once and by name.
 func TestForbiddenTopicsAreRefused(t *testing.T) {
 	p := startProcess(t, `authorization { users: [

@@ -37,9 +37,11 @@ type getRequest struct {
 	MaxBytes  int      `json:"max_bytes,omitempty"`
 }
 
-// maxPage and maxBatchBytes bound one answer.
+// maxPage and maxBatchBytes bound one answer. Who wants less asks for no less
+// than minBatchBytes.
 const (
 	maxPage       = 1000
+	minBatchBytes = 64 << 10
 	maxBatchBytes = 8 << 20
 )
 
@@ -50,7 +52,7 @@ const parallel = 16
 // that the server had beyond them. Unlike the client library's extension it
 // tells an answer that broke off from one that ended.
 func (b *Bus) getBatch(ctx context.Context, shard int, req getRequest) (got []stored, pending uint64, err error) {
-	req.MaxBytes = maxBatchBytes
+	req.MaxBytes = min(max(req.MaxBytes, minBatchBytes), maxBatchBytes)
 	body, err := json.Marshal(req)
 	if err != nil {
 		return nil, 0, err
@@ -288,7 +290,7 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 	var page []stored
 	var pending uint64
 	err = b.retry(ctx, "sweep", func(ctx context.Context) error {
-		page, pending, err = b.getBatch(ctx, s.shard, getRequest{Seq: from, Batch: batch})
+		page, pending, err = b.getBatch(ctx, s.shard, getRequest{Seq: from, Batch: batch, MaxBytes: s.bytes})
 		if err != nil || pending > 0 || !b.replicated.Load() {
 			return err
 		}
@@ -354,7 +356,7 @@ func (b *Bus) fill(ctx context.Context, s span, src *source) error {
 	if !src.more || src.next > s.upTo {
 		return nil
 	}
-	req := getRequest{Seq: src.next, NextFor: b.subject(s.shard, src.topic), Batch: src.page}
+	req := getRequest{Seq: src.next, NextFor: b.subject(s.shard, src.topic), Batch: src.page, MaxBytes: s.bytes}
 	return b.retry(ctx, "read", func(ctx context.Context) error {
 		got, pending, err := b.getBatch(ctx, s.shard, req)
 		if err != nil {
@@ -443,7 +445,7 @@ func (b *Bus) lastOf(ctx context.Context, shard int, topics []bus.Topic, newest 
 	for _, t := range topics {
 		subjects = append(subjects, b.subject(shard, t))
 	}
-	for req := (getRequest{MultiLast: subjects}); ; {
+	for req := (getRequest{MultiLast: subjects, MaxBytes: maxBatchBytes}); ; {
 		var got []stored
 		var pending uint64
 		err := b.retry(ctx, "read last", func(ctx context.Context) (err error) {
@@ -502,8 +504,13 @@ func (b *Bus) End(ctx context.Context, topic bus.Topic) (bus.ID, error) {
 
 // end is the last sequence of a shard, as its leader knows it.
 func (b *Bus) end(ctx context.Context, shard int) (uint64, error) {
-	var end uint64
-	err := b.retry(ctx, "read end", func(ctx context.Context) error {
+	state, err := b.state(ctx, shard)
+	return state.LastSeq, err
+}
+
+// state is a shard's, as its leader knows it.
+func (b *Bus) state(ctx context.Context, shard int) (state jetstream.StreamState, err error) {
+	err = b.retry(ctx, "read end", func(ctx context.Context) error {
 		info, err := b.streamInfo(ctx, shard)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("%w: stream %s is gone", bus.ErrLogRolledBack, b.stream(shard))
@@ -511,8 +518,8 @@ func (b *Bus) end(ctx context.Context, shard int) (uint64, error) {
 		if err != nil {
 			return err
 		}
-		end = info.State.LastSeq
+		state = info.State
 		return nil
 	})
-	return end, err
+	return state, err
 }

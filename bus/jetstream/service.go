@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -90,7 +92,21 @@ func (s *service) stop() {
 	s.running.Wait()
 }
 
+// answerable says whether a request names a place that an answer may go to. With
+// this connection's rights an answer could be published where its asker may not:
+// to a topic, a service or the server itself.
+func (b *Bus) answerable(reply string) bool {
+	rest, ours := strings.CutPrefix(reply, b.cfg.Deployment+".")
+	token, _, _ := strings.Cut(rest, ".")
+	_, err := strconv.Atoi(token)
+	return reply != "" && reply[0] != '$' && (!ours || err != nil && token != "svc")
+}
+
 func (s *service) receive(m *nats.Msg) {
+	if !s.bus.answerable(m.Reply) {
+		s.bus.log.Warn("request not answered: its answer would go to no inbox", "subject", m.Subject)
+		return
+	}
 	s.slots <- struct{}{}
 	s.running.Go(func() {
 		defer func() { <-s.slots }()

@@ -71,11 +71,12 @@ func (t *tail) start(ctx context.Context) error {
 		return nil
 	}
 	t.incarnation = t.bus.Info().Incarnation
-	end, err := t.bus.end(ctx, t.shard)
+	state, err := t.bus.state(ctx, t.shard)
 	if err != nil {
 		return err
 	}
-	t.position.Store(end)
+	t.position.Store(state.LastSeq)
+	t.newest = state.LastTime
 	t.bus.mu.Lock()
 	defer t.bus.mu.Unlock()
 	if t.bus.closed {
@@ -158,7 +159,7 @@ func (t *tail) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		if t.position.Load() > 0 {
-			t.rolledBack(0, "the stream is gone")
+			t.rolledBack(jetstream.StreamState{}, "the stream is gone")
 		}
 		return nil, err
 	case err != nil:
@@ -192,9 +193,9 @@ func (t *tail) check(ctx context.Context, info *jetstream.StreamInfo) error {
 			return err
 		}
 		t.incarnation = incarnation
-		t.rolledBack(end, "another incarnation")
+		t.rolledBack(info.State, "another incarnation")
 	case end < position:
-		t.rolledBack(end, "it ends earlier")
+		t.rolledBack(info.State, "it ends earlier")
 	case !t.newest.IsZero():
 		// A log that went backwards and has grown since: another envelope
 		// stands where the last one was.
@@ -203,7 +204,7 @@ func (t *tail) check(ctx context.Context, info *jetstream.StreamInfo) error {
 			return err
 		}
 		if found != nil && !found.Time.Equal(t.newest) {
-			t.rolledBack(end, "it was rewritten")
+			t.rolledBack(info.State, "it was rewritten")
 		}
 	}
 	return nil
@@ -235,11 +236,11 @@ func (t *tail) dispatch(e bus.Envelope) {
 }
 
 // rolledBack tells every feed that follows something here.
-func (t *tail) rolledBack(end uint64, why string) {
+func (t *tail) rolledBack(state jetstream.StreamState, why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bus.log.Error("bus log went backwards", "shard", t.shard, "why", why,
-		"position", t.position.Load(), "end", end)
+		"position", t.position.Load(), "end", state.LastSeq)
 	feeds := make(map[*feed]struct{})
 	for _, strands := range t.followers {
 		for s := range strands {
@@ -247,8 +248,8 @@ func (t *tail) rolledBack(end uint64, why string) {
 		}
 	}
 	t.followers = make(map[bus.Topic]map[*strand]struct{})
-	t.position.Store(end)
-	t.newest = time.Time{}
+	t.position.Store(state.LastSeq)
+	t.newest = state.LastTime
 	for f := range feeds {
 		f.rolledBack(t.shard, why)
 	}

@@ -132,6 +132,11 @@ func busError(err error) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
+	if !connect.IsWireError(err) && !tooLarge(err) {
+		// A connection or stream that broke, or somebody else's answer: that of
+		// a proxy, say. The network gave no verdict.
+		return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
+	}
 	switch failed.Code() {
 	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange, connect.CodeNotFound,
 		connect.CodeAlreadyExists, connect.CodePermissionDenied, connect.CodeUnauthenticated, connect.CodeUnimplemented:
@@ -142,12 +147,9 @@ func busError(err error) error {
 		}
 		return fmt.Errorf("%w: the network answers %w", bus.ErrFull, err)
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeAborted, connect.CodeCanceled:
-		if connect.IsWireError(err) && strings.Contains(failed.Message(), bus.ErrLogRolledBack.Error()) {
+		if strings.Contains(failed.Message(), bus.ErrLogRolledBack.Error()) {
 			return fmt.Errorf("%w: %w", bus.ErrLogRolledBack, err)
 		}
-		return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
-	}
-	if !connect.IsWireError(err) { // a connection or stream that broke
 		return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
 	}
 	return fmt.Errorf("xmtp: the network answers %w", err)

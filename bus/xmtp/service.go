@@ -128,6 +128,9 @@ func serviceError(err error) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
+	if !connect.IsWireError(err) && !tooLarge(err) {
+		return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
+	}
 	answer := &bus.ServiceError{Code: bus.CodeInternal, Message: failed.Message()}
 	switch failed.Code() {
 	case connect.CodeOutOfRange: // our own nodes say so
@@ -144,11 +147,6 @@ func serviceError(err error) error {
 		}
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeAborted, connect.CodeCanceled:
 		answer.Code = bus.CodeUnavailable
-		fallthrough
-	default:
-		if !connect.IsWireError(err) {
-			return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
-		}
 	}
 	return answer
 }

@@ -86,7 +86,25 @@ func open(ctx context.Context, config Config) (_ *Store, err error) {
 		s.putBack = later(s.putBack, time.Now())
 	}
 
-	// The store is accepted: from here on files change.
+	// Badger maps its files: where there is no room for them the process ends.
+	least := min(config.FreeSpace, 4*config.MemTable)
+	if free, err := config.freeSpace(config.Dir); err == nil && free < least {
+		return nil, fmt.Errorf("%w: %d bytes are left, opening takes %d", persistence.ErrFull, free, least)
+	}
+
+	// The store is accepted: from here on files change. A new one gets its mark
+	// before its tables, since tables without a mark are damage.
+	var log *journal.Journal
+	if found.Fresh {
+		if log, err = found.Begin(stamp, s.putBack); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, log.Abandon())
+			}
+		}()
+	}
 	if err := tables.accept(); err != nil {
 		return nil, err
 	}
@@ -99,16 +117,20 @@ func open(ctx context.Context, config Config) (_ *Store, err error) {
 			err = errors.Join(err, s.db.Close())
 		}
 	}()
-	large := loadLarge(s.db, stamp)
-	if err := replay(s.db, found, tables.applied, large); err != nil {
-		return nil, err
-	}
-	log, err := found.Begin(stamp, s.putBack)
+	large, err := replay(s.db, found, tables.applied)
 	if err != nil {
 		return nil, err
 	}
+	if log == nil {
+		if log, err = found.Begin(stamp, s.putBack); err != nil {
+			return nil, err
+		}
+	}
 	if err := log.Prune(tables.applied); err != nil {
-		return nil, errors.Join(err, log.Abandon())
+		if !found.Fresh {
+			err = errors.Join(err, log.Abandon())
+		}
+		return nil, err
 	}
 	s.views.init(stamp)
 	s.db.SetDiscardTs(stamp)
@@ -131,8 +153,14 @@ func behind(ctx context.Context, w Witness, found *journal.Found, stamp uint64) 
 }
 
 // replay brings to Badger what the journal has and the tables lack.
-func replay(db *badgerdb.DB, found *journal.Found, applied uint64, large large) error {
-	return found.Replay(applied, func(first, last uint64, payload []byte) error {
+// It returns the rows that are in pieces then.
+func replay(db *badgerdb.DB, found *journal.Found, applied uint64) (large large, err error) {
+	err = found.Replay(applied, func(first, last uint64, payload []byte) error {
+		if large == nil {
+			// Of the first record the tables may hold a part: what it came
+			// apart into is told by the rows before it.
+			large = loadLarge(db, first-1)
+		}
 		ops, err := parseChanges(payload)
 		if err != nil {
 			return err
@@ -145,6 +173,10 @@ func replay(db *badgerdb.DB, found *journal.Found, applied uint64, large large) 
 		}
 		return commit(db, first, txns)
 	})
+	if large == nil {
+		large = loadLarge(db, applied)
+	}
+	return large, err
 }
 
 // commit applies transactions to Badger, with rising stamps.

@@ -130,10 +130,8 @@ func (r *recent) follow(ops []persistence.Op) {
 		case persistence.PutAbsent:
 			r.add(ops[i].Key)
 		case persistence.Delete:
-			if len(r.young) > 0 {
-				delete(r.young, string(ops[i].Key))
-				delete(r.old, string(ops[i].Key))
-			}
+			delete(r.young, string(ops[i].Key))
+			delete(r.old, string(ops[i].Key))
 		}
 	}
 }

@@ -96,19 +96,25 @@ func (f *Found) Begin(applied uint64, putBack time.Time) (_ *Journal, err error)
 	return j, nil
 }
 
-// create makes a segment with nothing but its header, durably.
+// create makes a segment with nothing but its header, durably. It has its name
+// once it is whole: the mark may know a segment of that number, of a history
+// that was given up.
 func (j *Journal) create(h header) error {
 	path := segmentPath(j.dir, h.number)
-	file, err := os.Create(path)
+	temporary := path + ".new"
+	file, err := os.Create(temporary)
 	if err != nil {
 		return err
 	}
 	b, t := h.encode()
 	_, err = file.Write(b)
-	if err = errors.Join(err, file.Sync()); err == nil {
-		err = SyncDir(j.dir)
+	if err = errors.Join(err, file.Sync()); err != nil {
+		return errors.Join(err, file.Close(), os.Remove(temporary))
 	}
-	if err != nil {
+	if err = os.Rename(temporary, path); err != nil {
+		return errors.Join(err, file.Close(), os.Remove(temporary))
+	}
+	if err = SyncDir(j.dir); err != nil {
 		return errors.Join(err, file.Close(), os.Remove(path))
 	}
 	j.file, j.number, j.size, j.place = file, h.number, headerLen, position{h.first - 1, t}
