@@ -203,7 +203,7 @@ func targets(t *testing.T, p, q *person) []target {
 		{mlsPath + "FetchKeyPackages", &mlsapi.FetchKeyPackagesRequest{InstallationKeys: [][]byte{key}}, 0, []hostile{
 			{"31 bytes of key", invalid, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: [][]byte{key, key[:31]}}},
 			{"a wildcard", invalid, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: [][]byte{[]byte("*")}}},
-			{"251 keys", invalid, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: slices.Repeat([][]byte{key}, 251)}},
+			{"2,501 keys", invalid, &mlsapi.FetchKeyPackagesRequest{InstallationKeys: slices.Repeat([][]byte{key}, 2501)}},
 		}},
 		{mlsPath + "QueryGroupMessages", &mlsapi.QueryGroupMessagesRequest{GroupId: group}, invalid, []hostile{
 			{"15 bytes of group id", invalid, &mlsapi.QueryGroupMessagesRequest{GroupId: short}},
@@ -269,7 +269,7 @@ func targets(t *testing.T, p, q *person) []target {
 		}},
 		{identityPath + "GetInboxIds", lookUps(p.wallet.Identifier().String()), 0, []hostile{
 			{"what is no address", 0, lookUps("0x", "*", strings.Repeat("0", 1000))},
-			{"251 identifiers", invalid, lookUps(slices.Repeat([]string{"0x"}, 251)...)},
+			{"2,501 identifiers", invalid, lookUps(slices.Repeat([]string{"0x"}, 2501)...)},
 		}},
 		{identityPath + "VerifySmartContractWalletSignatures", verify(1, "eip155:1:"+p.wallet.Identifier().String(), 32), invalid, []hostile{
 			{"51 signatures", invalid, verify(51, "eip155:1:"+p.wallet.Identifier().String(), 32)},

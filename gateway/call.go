@@ -60,7 +60,7 @@ const subscribed = "Subscribed"
 
 // serveStream carries what feed sends to the caller until either ends, the
 // gateway closes, or the caller no longer reads.
-func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream[A], feed func(context.Context, func(*A) error) error) error {
+func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream[A], opened func(), feed func(context.Context, func(*A) error) error) error {
 	control := callOf(ctx).control
 	if err := control.SetWriteDeadline(time.Time{}); err != nil {
 		return connect.NewError(connect.CodeInternal, errInternal)
@@ -88,6 +88,7 @@ func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream
 	// nothing that is published can be missed any more.
 	patience.Stop() // until then it is the node that is waited for
 	err := feed(node.WithOpened(open, func() error {
+		opened()
 		s.ResponseHeader().Set(subscribed, "true")
 		return send(nil)
 	}), send)

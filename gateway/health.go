@@ -106,7 +106,7 @@ func (g *Gateway) health(mux *http.ServeMux, services []string, options ...conne
 		if err := callOf(ctx).begin(calls, 1); err != nil {
 			return err
 		}
-		return serveStream(ctx, g, s, func(ctx context.Context, send func(*dynamicpb.Message) error) error {
+		return serveStream(ctx, g, s, func() {}, func(ctx context.Context, send func(*dynamicpb.Message) error) error {
 			current := status(serving)
 			if !asked(m) {
 				current = status(serviceUnknown)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"sync"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -106,7 +107,14 @@ func stream[Q, A any](service protoreflect.FullName, method protoreflect.Name, s
 			if err := callOf(ctx).begin(calls, 1); err != nil {
 				return err
 			}
-			return serveStream(ctx, g, s, func(ctx context.Context, send func(*A) error) error {
+			// To open one is work like any other request's; to keep it open is not.
+			c := callOf(ctx).caller
+			if err := g.turns.take(ctx, c); err != nil {
+				return err
+			}
+			give := sync.OnceFunc(func() { g.turns.give(c) })
+			defer give()
+			return serveStream(ctx, g, s, give, func(ctx context.Context, send func(*A) error) error {
 				return subscribe(ctx, request, send)
 			})
 		}, options...)

@@ -20,6 +20,7 @@ import (
 // longer.
 type turns struct {
 	mu     sync.Mutex
+	all    int       // requests at work
 	free   int       // below zero by what had no need to wait
 	most   int       // that one caller has at work
 	round  []*caller // those with requests that wait, each once, whose turn is next first
@@ -44,7 +45,7 @@ func (t *turns) take(ctx context.Context, c *caller) error {
 		t.met = now
 	}
 	t.latest = c
-	isAlone := now.Sub(t.met) > alone
+	isAlone := now.Sub(t.met) > alone && t.all == c.line.working && !slices.ContainsFunc(t.round, func(w *caller) bool { return w != c })
 	for isAlone && len(c.line.waiting) > 0 {
 		t.next(c)
 	}
@@ -87,11 +88,13 @@ func (t *turns) give(c *caller) {
 
 func (t *turns) begin(c *caller) {
 	t.free--
+	t.all++
 	c.line.working++
 }
 
 func (t *turns) end(c *caller) {
 	t.free++
+	t.all--
 	c.line.working--
 	if c.line.working == 0 && len(c.line.waiting) > 0 {
 		t.next(c)

@@ -219,3 +219,32 @@ func TestTurnsOfThoseThatLeft(t *testing.T) {
 		<-third
 	})
 }
+
+// Who is not alone, since another's requests still wait, has no more than its part.
+func TestTurnsOfOneNotAlone(t *testing.T) {
+	atTable(t, 2, 1, func(b *table) {
+		flooder, bob := new(caller), new(caller)
+		for range 4 {
+			b.ask(b.t.Context(), bob, "bob")
+		}
+		b.want("bob") // it takes long; three wait
+		b.ask(b.t.Context(), flooder, "flooder")
+		b.want("flooder")
+		<-time.After(2 * alone)
+		for range 4 {
+			b.ask(b.t.Context(), flooder, "flooder")
+		}
+		b.want() // a half of two
+		for b.turns.free < 2 || len(b.turns.round) > 0 {
+			if flooder.line.working > 0 {
+				b.end("flooder")
+			}
+			if bob.line.working > 0 {
+				b.end("bob")
+			}
+		}
+		for len(b.began) > 0 {
+			<-b.began
+		}
+	})
+}

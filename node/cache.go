@@ -17,7 +17,7 @@ import (
 type cache[V any] struct {
 	bus  bus.Bus
 	max  int
-	read func(*V, bus.Envelope) error
+	read func(context.Context, *V, bus.Envelope) error
 	// enough says that what was read of a topic's newest entry alone makes those
 	// before it of no interest; nil where all are of interest.
 	enough func(V) bool
@@ -36,7 +36,7 @@ type tail[V any] struct {
 	value V
 }
 
-func newCache[V any](b bus.Bus, max int, read func(*V, bus.Envelope) error) *cache[V] {
+func newCache[V any](b bus.Bus, max int, read func(context.Context, *V, bus.Envelope) error) *cache[V] {
 	return &cache[V]{bus: b, max: max, read: read, tails: map[bus.Topic]*tail[V]{}}
 }
 
@@ -133,7 +133,7 @@ func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
 			return fmt.Errorf("read topic: %w", err)
 		}
 		for _, e := range envelopes {
-			if err := c.read(&t.value, e); err != nil {
+			if err := c.read(ctx, &t.value, e); err != nil {
 				return err
 			}
 			t.last = e.ID

@@ -483,7 +483,7 @@ func TestLookUpOnTheWire(t *testing.T) {
 			t.Errorf("answer %d: %v", i, r)
 		}
 	}
-	_, err = ask(&identityapi.GetInboxIdsRequest{Requests: make([]*identityapi.GetInboxIdsRequest_Request, node.MaxBatch+1)})
+	_, err = ask(&identityapi.GetInboxIdsRequest{Requests: make([]*identityapi.GetInboxIdsRequest_Request, node.MaxAsked+1)})
 	wantCode(t, err, bus.CodeInvalid)
 }
 

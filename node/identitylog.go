@@ -41,8 +41,8 @@ type candidate struct {
 	verified identity.Verified
 }
 
-func (n *Node) newCandidate(update *associations.IdentityUpdate, b []byte) (*candidate, error) {
-	verified, err := identity.Verify(update, n.config.Verifier)
+func (n *Node) newCandidate(ctx context.Context, update *associations.IdentityUpdate, b []byte) (*candidate, error) {
+	verified, err := identity.Verify(update, inTime{n.config.Verifier, ctx})
 	if errors.Is(err, identity.ErrNeedChain) {
 		return nil, err
 	}
@@ -52,14 +52,28 @@ func (n *Node) newCandidate(update *associations.IdentityUpdate, b []byte) (*can
 	return &candidate{b, sha256.Sum256(b), update, verified}, nil
 }
 
+// inTime asks no chain for a request that is over: an update, or a log, may name
+// a hundred contracts.
+type inTime struct {
+	identity.Verifier
+	ctx context.Context
+}
+
+func (v inTime) VerifyContract(account identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
+	if err := v.ctx.Err(); err != nil {
+		return 0, fmt.Errorf("%w: %w", err, identity.ErrNeedChain)
+	}
+	return v.Verifier.VerifyContract(account, block, hash, sig)
+}
+
 // readUpdate takes the next entry of an inbox's topic into its log, or passes it
 // over where it is not valid there. Only where no verdict can be had is it an
 // error.
-func (n *Node) readUpdate(l *inboxLog, e bus.Envelope) error {
+func (n *Node) readUpdate(ctx context.Context, l *inboxLog, e bus.Envelope) error {
 	var err error
 	c := l.own
 	if c == nil || !bytes.Equal(c.bytes, e.Payload) {
-		c, err = n.readCandidate(e)
+		c, err = n.readCandidate(ctx, e)
 	}
 	if errors.Is(err, identity.ErrNeedChain) {
 		if invalid := n.invalidOnAnyChain(l, e); invalid != nil {
@@ -100,7 +114,7 @@ func (n *Node) invalidOnAnyChain(l *inboxLog, e bus.Envelope) error {
 	return err
 }
 
-func (n *Node) readCandidate(e bus.Envelope) (*candidate, error) {
+func (n *Node) readCandidate(ctx context.Context, e bus.Envelope) (*candidate, error) {
 	update, err := identity.Decode(e.Payload)
 	if err != nil {
 		return nil, err
@@ -112,7 +126,7 @@ func (n *Node) readCandidate(e bus.Envelope) (*candidate, error) {
 	if topic != e.Topic {
 		return nil, fmt.Errorf("%w: entry names another inbox", errInvalid)
 	}
-	return n.newCandidate(update, e.Payload)
+	return n.newCandidate(ctx, update, e.Payload)
 }
 
 func (n *Node) passOver(reason error) error {
@@ -159,7 +173,7 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), []publication{{topic, b}}); err != nil {
 		return nil, err
 	}
-	c, err := n.newCandidate(update, b)
+	c, err := n.newCandidate(ctx, update, b)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +267,7 @@ func (n *Node) GetIdentityUpdates(ctx context.Context, request *identityapi.GetI
 }
 
 func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
-	if err := checkBatch(len(request.GetRequests())); err != nil {
+	if err := checkBatch(len(request.GetRequests()), MaxBatch); err != nil {
 		return nil, err
 	}
 	topics := make([]bus.Topic, len(request.GetRequests()))

@@ -22,7 +22,7 @@ const maxKeyPackage = 16 << 10
 type newestPackage struct{ bytes []byte }
 
 // readPackage passes over what is not a key package of its topic's installation.
-func readPackage(p *newestPackage, e bus.Envelope) error {
+func readPackage(_ context.Context, p *newestPackage, e bus.Envelope) error {
 	if kp, err := group.ParseKeyPackage(nil, e.Payload); err == nil && bytes.Equal(kp.Installation(), e.Topic.ID()) {
 		p.bytes = e.Payload
 	}
@@ -118,7 +118,7 @@ func (n *Node) FetchKeyPackages(ctx context.Context, request *mlsapi.FetchKeyPac
 }
 
 func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
-	if err := checkBatch(len(request.GetInstallationKeys())); err != nil {
+	if err := checkBatch(len(request.GetInstallationKeys()), MaxAsked); err != nil {
 		return nil, err
 	}
 	topics := make([]bus.Topic, len(request.GetInstallationKeys()))
@@ -133,10 +133,14 @@ func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackag
 		return nil, err
 	}
 	response := new(mlsapi.FetchKeyPackagesResponse)
+	size := 0
 	for _, t := range tails {
 		answer := new(mlsapi.FetchKeyPackagesResponse_KeyPackage)
 		t.view(func(p newestPackage) { answer.KeyPackageTlsSerialized = p.bytes })
 		response.KeyPackages = append(response.KeyPackages, answer)
+		if size += len(answer.KeyPackageTlsSerialized); size > maxPageBytes {
+			return nil, fmt.Errorf("%w: %d key packages", errAnswerTooLarge, len(topics))
+		}
 	}
 	return response, nil
 }

@@ -91,7 +91,7 @@ func TestBadKeyPackagesAreRefused(t *testing.T) {
 	}
 	_, err := n.FetchKeyPackages(t.Context(), [][]byte{{1}})
 	wantCode(t, err, bus.CodeInvalid)
-	request, err := proto.Marshal(&mlsapi.FetchKeyPackagesRequest{InstallationKeys: make([][]byte, node.MaxBatch+1)})
+	request, err := proto.Marshal(&mlsapi.FetchKeyPackagesRequest{InstallationKeys: make([][]byte, node.MaxAsked+1)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ type notes []string
 // maxNotes bounds them. Each link was signed by the identifier itself.
 const maxNotes = 64
 
-func readNote(l *notes, e bus.Envelope) error {
+func readNote(_ context.Context, l *notes, e bus.Envelope) error {
 	if len(e.Payload) != noteSize {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (n *Node) GetInboxIds(ctx context.Context, request *identityapi.GetInboxIds
 }
 
 func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
-	if err := checkBatch(len(request.GetRequests())); err != nil {
+	if err := checkBatch(len(request.GetRequests()), MaxAsked); err != nil {
 		return nil, err
 	}
 	response := new(identityapi.GetInboxIdsResponse)

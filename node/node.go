@@ -49,8 +49,14 @@ import (
 	"github.com/conclave-chat/conclave/internal/telemetry"
 )
 
-// MaxBatch is how many inboxes, identifiers or installations one request asks for.
-const MaxBatch = 250
+// MaxBatch is how many inboxes, identifiers or installations a Client asks for at
+// once, and how many identity logs a node answers with. MaxAsked is how many
+// identifiers or key packages: XMTP's SDKs ask for all that they need in one
+// request, and 250 members may have ten installations each.
+const (
+	MaxBatch = 250
+	MaxAsked = 2500
+)
 
 // Config says how a node verifies and what it may use.
 type Config struct {
@@ -72,7 +78,7 @@ type Limits struct {
 	Streams           int // subscriptions open at a time; default 10,000
 	Filters           int // groups or installations of one subscription; default 10,000
 	Followed          int // of all subscriptions, half of it for each caller; default 2,000,000, about 500 bytes each
-	CachedInboxes     int // default 10,000, about 2 KB each
+	CachedInboxes     int // default 10,000, about 2 KB each, and up to 24 KB for each update that is padded
 	CachedIdentifiers int // default 50,000, about 200 bytes each
 	CachedKeyPackages int // default 20,000, about 2 KB each
 
@@ -302,9 +308,9 @@ func codeOf(err error) string {
 }
 
 // checkBatch bounds how much one request asks for.
-func checkBatch(n int) error {
-	if n > MaxBatch {
-		return fmt.Errorf("%w: asks for %d, at most %d", errInvalid, n, MaxBatch)
+func checkBatch(n, most int) error {
+	if n > most {
+		return fmt.Errorf("%w: asks for %d, at most %d", errInvalid, n, most)
 	}
 	return nil
 }

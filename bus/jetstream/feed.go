@@ -17,7 +17,7 @@ const (
 	maxQueued      = 4096
 	maxQueuedBytes = 32 << 20
 	maxBatch       = 512
-	maxBatchSize   = 16 << 20
+	maxBatchSize   = 1 << 20
 )
 
 // A feed has two sources: a queue, which the tails fill, and the log, from
