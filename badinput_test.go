@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus"
@@ -17,6 +20,7 @@ import (
 	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/persistence"
 	memstore "github.com/conclave-chat/conclave/persistence/memory"
+	"github.com/conclave-chat/conclave/proto/identityapi"
 )
 
 // hashRows hashes every row of a store.
@@ -348,6 +352,48 @@ func TestBusRewound(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A liar is a network that has mallory's inbox for whatever address is asked.
+type liar struct {
+	*wire
+	inbox string
+}
+
+func (l *liar) Request(ctx context.Context, service string, payload []byte) ([]byte, error) {
+	b, err := l.wire.Request(ctx, service, payload)
+	if service != bus.GetInboxIds || err != nil || l.inbox == "" {
+		return b, err
+	}
+	answer := new(identityapi.GetInboxIdsResponse)
+	if err := proto.Unmarshal(b, answer); err != nil {
+		return nil, err
+	}
+	for _, r := range answer.Responses {
+		r.InboxId = &l.inbox
+	}
+	return proto.Marshal(answer)
+}
+
+// Whose inbox an address is in is not a matter of the network's word: the inbox's
+// own log must have it.
+func TestAddressOfAnotherInbox(t *testing.T) {
+	network := &liar{wire: newWire(t, membus.Config{})}
+	w := newWorld(t, network.config, func(c *conclave.Config) { c.Bus = network })
+	all := w.clients(3)
+	alice, bob, mallory := all[0], all[1], all[2]
+	g := w.newGroup(conclave.GroupOptions{}, alice)
+	network.inbox = mallory.InboxID()
+	address := bob.Address()
+	if can := must[map[string]bool](t)(w.host.CanMessage(w.ctx, address)); can[address] {
+		t.Error("bob can be messaged in mallory's inbox")
+	}
+	if err := w.of(alice, g).AddMembers(w.ctx, address); !errors.As(err, new(*conclave.MemberNotReachableError)) {
+		t.Errorf("added: %v", err)
+	}
+	if got := w.inboxes(w.of(alice, g)); slices.Contains(got, mallory.InboxID()) {
+		t.Errorf("members: %v", got)
 	}
 }
 

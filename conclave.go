@@ -195,7 +195,9 @@ func (h *Host) reachable(inbox string) bool {
 	return state != nil && len(state.Installations()) > 0
 }
 
-// lookUp returns the inbox of each address, "" where there is none.
+// lookUp returns the inbox of each address, "" where there is none. What the
+// network says is not enough: the inbox's own log, which its wallets signed, must
+// have the address.
 func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error) {
 	ids := make([]identity.Identifier, len(addresses))
 	for i, a := range addresses {
@@ -208,9 +210,22 @@ func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error)
 	if err != nil {
 		return nil, fmt.Errorf("conclave: look up addresses: %w", err)
 	}
+	var unknown []string
+	for id, inbox := range found {
+		if !h.system.KnownState(inbox).Has(id) {
+			unknown = append(unknown, inbox)
+		}
+	}
+	if len(unknown) > 0 {
+		if err := h.system.States(ctx, unknown); err != nil {
+			return nil, fmt.Errorf("conclave: read identities: %w", err)
+		}
+	}
 	inboxes := make([]string, len(ids))
 	for i, id := range ids {
-		inboxes[i] = found[id]
+		if h.system.KnownState(found[id]).Has(id) {
+			inboxes[i] = found[id]
+		}
 	}
 	return inboxes, nil
 }
