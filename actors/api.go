@@ -35,11 +35,11 @@ func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any
 			break
 		}
 	}
-	return answer, s.explain(in, err)
+	return answer, s.explain(err)
 }
 
 // explain says what an engine's error means to a caller.
-func (s *System) explain(in InstallationID, err error) error {
+func (s *System) explain(err error) error {
 	if !errors.Is(err, engine.ErrStopped) && !errors.Is(err, engine.ErrShutdown) {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	}
 	installation.catalogue.add(conversationOf(id, replica.Summary()))
 	if installation.listens() {
-		return id, s.names.Tell(groupName(in, id), setLive{true})
+		return id, s.names.Tell(groupName(in, id), setLive{})
 	}
 	return id, nil
 }
@@ -171,7 +171,7 @@ func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last
 // SyncWelcomes reads an installation's welcomes to their end and joins.
 func (s *System) SyncWelcomes(ctx context.Context, in InstallationID) error {
 	_, err := s.names.Ask(ctx, installationName(in), syncWelcomes{})
-	return s.explain(in, err)
+	return s.explain(err)
 }
 
 // Look calls read with a group's replica, on its actor's turn: it must be quick

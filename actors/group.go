@@ -62,8 +62,9 @@ type (
 	look struct{ read func(*group.Replica) any }
 	// checkLive makes it follow the log where somebody still wants that.
 	checkLive struct{}
-	// setLive makes the actor hear of news at once, or not any more.
-	setLive struct{ live bool }
+	// setLive says that streams began or ended: the actor looks whether it is to
+	// hear of news at once.
+	setLive struct{}
 	// rejoin is a welcome to a group that is known here.
 	rejoin struct{ join group.JoinConfig }
 	// syncAt is syncNow by somebody who knows the log's newest entry.

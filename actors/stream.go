@@ -153,7 +153,7 @@ func (s *System) Stream(ctx context.Context, in InstallationID, scope Scope, kin
 	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
 	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("actors: start stream: %w", s.explain(in, err))
+		return nil, fmt.Errorf("actors: start stream: %w", s.explain(err))
 	}
 	s.streams.add(st)
 	if kind == StreamMessages {
@@ -310,7 +310,7 @@ func (s *System) addLive(ctx context.Context, in *installation, n int) error {
 	if was == is {
 		return nil
 	}
-	if err := s.names.Tell(installationName(in.id), setLive{is}); err != nil {
+	if err := s.names.Tell(installationName(in.id), setLive{}); err != nil {
 		return err
 	}
 	ids, err := groupsOf(ctx, in.vault)
@@ -318,7 +318,7 @@ func (s *System) addLive(ctx context.Context, in *installation, n int) error {
 		return err
 	}
 	for _, id := range ids {
-		if err := s.names.Tell(groupName(in.id, id), setLive{is}); err != nil {
+		if err := s.names.Tell(groupName(in.id, id), setLive{}); err != nil {
 			return err
 		}
 	}

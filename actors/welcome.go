@@ -493,7 +493,7 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 	}
 	if a.in.listens() { // also where the welcomes cannot be followed yet
 		// The group's actor wakes, loads what was just saved, and follows.
-		return a.sys.names.Tell(name, setLive{true})
+		return a.sys.names.Tell(name, setLive{})
 	}
 	return nil
 }
