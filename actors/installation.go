@@ -342,10 +342,14 @@ func (s *System) Sleep(ctx context.Context, id InstallationID) error {
 // Delete destroys an installation's local database: its data key first, so
 // that no copy of the rows can be read again. It is idempotent.
 func (s *System) Delete(ctx context.Context, id InstallationID, owner identity.Identifier, database string) error {
+	destroy := func(ctx context.Context) error { return persistence.DestroyVault(ctx, s.cfg.Store, id) }
+	if in, err := s.installation(id); err == nil {
+		destroy = in.vault.Destroy // what still runs with it writes nothing more
+	}
 	if err := s.Sleep(ctx, id); err != nil {
 		return err
 	}
-	if err := persistence.DestroyVault(ctx, s.cfg.Store, id); err != nil {
+	if err := destroy(ctx); err != nil {
 		return err
 	}
 	if err := s.sweepOrphans(ctx); err != nil {
