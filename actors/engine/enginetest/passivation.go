@@ -134,7 +134,8 @@ func busyIsNotPassivated(t *testing.T, newEngine New) {
 }
 
 // The shortest tick there is, and tellers that pause about as long: many
-// messages meet a closing actor. All are counted, by one actor at a time.
+// messages meet a closing actor. All are counted, by one actor at a time. A busy
+// machine may keep the actors from closing: then there is another round.
 func passivationRace(t *testing.T, newEngine New) {
 	const tellers, each, names = 8, 100, 3
 	e := open(t, newEngine, engine.Config{IdleTick: time.Millisecond})
@@ -142,31 +143,31 @@ func passivationRace(t *testing.T, newEngine New) {
 	dir := engine.NewDirectory(e, func(name string) (func() engine.Behavior, engine.Options, error) {
 		return d.counter(t, name, engine.Options{IdleAfter: time.Millisecond})
 	})
-	var all sync.WaitGroup
-	for teller := range tellers {
-		all.Go(func() {
-			for i := range each {
-				if err := dir.Tell(fmt.Sprint(i%names), i); err != nil {
-					t.Error(err)
+	for told := 0; d.starts <= names; {
+		var all sync.WaitGroup
+		for teller := range tellers {
+			all.Go(func() {
+				for i := range each {
+					if err := dir.Tell(fmt.Sprint(i%names), i); err != nil {
+						t.Error(err)
+					}
+					if (i+teller)%8 == 0 {
+						<-time.After(2 * time.Millisecond)
+					}
 				}
-				if (i+teller)%8 == 0 {
-					<-time.After(2 * time.Millisecond)
-				}
-			}
-		})
-	}
-	all.Wait()
-	total := 0
-	for i := range names {
-		n, err := dir.Ask(t.Context(), fmt.Sprint(i), "how many")
-		if err != nil {
-			t.Fatal(err)
+			})
 		}
-		total += n.(int)
-	}
-	want(t, "counted", total, tellers*each)
-	if d.starts <= names {
-		t.Errorf("%d starts: nobody was woken, the test shows nothing", d.starts)
+		all.Wait()
+		told += tellers * each
+		total := 0
+		for i := range names {
+			n, err := dir.Ask(t.Context(), fmt.Sprint(i), "how many")
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += n.(int)
+		}
+		want(t, "counted", total, told)
 	}
 }
 
