@@ -216,15 +216,16 @@ func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error)
 			unknown = append(unknown, inbox)
 		}
 	}
-	if len(unknown) > 0 {
+	slices.Sort(unknown)
+	if unknown = slices.Compact(unknown); len(unknown) > 0 {
 		if err := h.system.States(ctx, unknown); err != nil {
 			return nil, fmt.Errorf("conclave: read identities: %w", err)
 		}
 	}
 	inboxes := make([]string, len(ids))
 	for i, id := range ids {
-		if h.system.KnownState(found[id]).Has(id) {
-			inboxes[i] = found[id]
+		if inbox, ok := found[id]; ok && h.system.KnownState(inbox).Has(id) {
+			inboxes[i] = inbox
 		}
 	}
 	return inboxes, nil

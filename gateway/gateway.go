@@ -69,7 +69,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	c.Limits = c.Limits.withDefaults()
 	g := &Gateway{config: c, callers: newCallers(c.Limits), writer: connect.NewErrorWriter(), streams: map[string]bool{}}
-	g.turns.free, g.turns.most = c.Limits.Working, max(1, c.Limits.Working/2)
+	g.turns.size, g.turns.most = c.Limits.Working, max(1, c.Limits.Working/2)
 	g.closing, g.close = context.WithCancel(context.Background())
 
 	mux, err := g.procedures()

@@ -20,9 +20,9 @@ import (
 // longer.
 type turns struct {
 	mu     sync.Mutex
+	size   int       // of requests at work, where none had no need to wait
+	most   int       // of those, one caller's
 	all    int       // requests at work
-	free   int       // below zero by what had no need to wait
-	most   int       // that one caller has at work
 	round  []*caller // those with requests that wait, each once, whose turn is next first
 	latest *caller   // whose request came last
 	met    time.Time // when that was last another one's than the one before
@@ -49,7 +49,7 @@ func (t *turns) take(ctx context.Context, c *caller) error {
 	for isAlone && len(c.line.waiting) > 0 {
 		t.next(c)
 	}
-	if isAlone || t.free > 0 && c.line.working < t.most || c.line.working == 0 {
+	if isAlone || t.all < t.size && c.line.working < t.most || c.line.working == 0 {
 		t.begin(c)
 		t.mu.Unlock()
 		return nil
@@ -87,19 +87,17 @@ func (t *turns) give(c *caller) {
 }
 
 func (t *turns) begin(c *caller) {
-	t.free--
 	t.all++
 	c.line.working++
 }
 
 func (t *turns) end(c *caller) {
-	t.free++
 	t.all--
 	c.line.working--
 	if c.line.working == 0 && len(c.line.waiting) > 0 {
 		t.next(c)
 	}
-	for t.free > 0 {
+	for t.all < t.size {
 		i := slices.IndexFunc(t.round, func(c *caller) bool { return c.line.working < t.most })
 		if i < 0 {
 			break

@@ -64,10 +64,10 @@ func (b *table) want(began ...string) {
 func atTable(t *testing.T, turns, most int, test func(*table)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &table{t: t, began: make(chan string, 100), ends: map[string]chan chan struct{}{}}
-		b.turns.free, b.turns.most, b.turns.latest = turns, most, new(caller) // nobody is alone
+		b.turns.size, b.turns.most, b.turns.latest = turns, most, new(caller) // nobody is alone
 		test(b)
-		if len(b.turns.round) > 0 || b.turns.free != turns {
-			t.Errorf("in the end %d callers wait, and %d turns are free", len(b.turns.round), b.turns.free)
+		if len(b.turns.round) > 0 || b.turns.all != 0 {
+			t.Errorf("in the end %d callers wait, and %d are at work", len(b.turns.round), b.turns.all)
 		}
 	})
 }
@@ -235,7 +235,7 @@ func TestTurnsOfOneNotAlone(t *testing.T) {
 			b.ask(b.t.Context(), flooder, "flooder")
 		}
 		b.want() // a half of two
-		for b.turns.free < 2 || len(b.turns.round) > 0 {
+		for b.turns.all > 0 || len(b.turns.round) > 0 {
 			if flooder.line.working > 0 {
 				b.end("flooder")
 			}

@@ -17,7 +17,7 @@ import (
 type lateChain struct{}
 
 func (lateChain) VerifyContract(a identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
-	time.Sleep(9 * time.Second)
+	<-time.After(9 * time.Second)
 	return scriptedChain{}.VerifyContract(a, block, hash, sig)
 }
 

@@ -292,31 +292,38 @@ func TestRestoredBackupIsSaid(t *testing.T) {
 	})
 }
 
+// growElsewhere has others write to a stopped server's log, at a port where only
+// they look.
+func (p *process) growElsewhere(t *testing.T, topic bus.Topic) {
+	t.Helper()
+	away := *p
+	away.port++
+	config, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	away.config += ".away"
+	moved := fmt.Appendf(nil, "listen: 127.0.0.1:%d\n%s", away.port, config[len(fmt.Sprintf("listen: 127.0.0.1:%d\n", p.port)):])
+	if err := os.WriteFile(away.config, moved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	away.start(t)
+	other := open(t, jetstream.Config{URL: away.url()})
+	for _, payload := range []string{"a", "b", "c"} {
+		if _, err := other.Publish(t.Context(), topic, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.Close()
+	away.kill()
+}
+
 // Others write to the restored log before this host is back, so that it ends
 // no earlier than before: that is noticed all the same.
 func TestRestoredBackupThatHasGrownIsSaid(t *testing.T) {
 	rolledBack(t, func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID) {
 		m := messagesOf(t, 1)
-		away := *p
-		away.port++ // where only the others look
-		config, err := os.ReadFile(p.config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		away.config += ".away"
-		moved := fmt.Appendf(nil, "listen: 127.0.0.1:%d\n%s", away.port, config[len(fmt.Sprintf("listen: 127.0.0.1:%d\n", p.port)):])
-		if err := os.WriteFile(away.config, moved, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		away.start(t)
-		other := open(t, jetstream.Config{URL: away.url()})
-		for _, payload := range []string{"a", "b", "c"} {
-			if _, err := other.Publish(ctx, m, []byte(payload)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		other.Close()
-		away.kill()
+		p.growElsewhere(t, m)
 		p.start(t)
 		if _, err := f.Next(ctx); !errors.Is(err, bus.ErrLogRolledBack) {
 			t.Fatalf("next: %v", err)
@@ -397,22 +404,7 @@ func TestRestoredBackupThatHasGrownIsSaidToAnIdleHost(t *testing.T) {
 	if err := os.Rename(backup, p.store()); err != nil {
 		t.Fatal(err)
 	}
-	away := *p
-	away.port++
-	config, err := os.ReadFile(p.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	away.config += ".away"
-	moved := fmt.Appendf(nil, "listen: 127.0.0.1:%d\n%s", away.port, config[len(fmt.Sprintf("listen: 127.0.0.1:%d\n", p.port)):])
-	if err := os.WriteFile(away.config, moved, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	away.start(t)
-	other := open(t, jetstream.Config{URL: away.url()})
-	publish(other, "a", "b", "c")
-	other.Close()
-	away.kill()
+	p.growElsewhere(t, m)
 	p.start(t)
 	got, err := f.Next(ctx)
 	if !errors.Is(err, bus.ErrLogRolledBack) {
