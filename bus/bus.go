@@ -64,6 +64,11 @@ type Info struct {
 	CompareAndSet bool   // ExpectLast works
 	FollowAll     bool   // Feed.FollowAll works
 
+	// Gapless: a feed keeps contract 4. Where it is false a feed may pass over
+	// envelopes for ever: what it delivers is a hint that there is news, and
+	// whoever must miss nothing reads from its own cursor.
+	Gapless bool
+
 	// Foreign: the log belongs to a network that takes only what it
 	// understands and promises less. Its IDs are its own, made by no MakeID.
 	// Each group, and the welcomes of each installation, is what is called a
@@ -201,6 +206,10 @@ var (
 	// ErrLogRolledBack: the log ends before a position that was read from it,
 	// or is another incarnation. Stop sending; read again from what is there.
 	ErrLogRolledBack = errors.New("bus: log went backwards")
+	// ErrDamaged: the log says of itself that it has lost something between its
+	// first and its last entry, or an entry is not what was stored. An operator
+	// decides what becomes of it; nothing is skipped before that.
+	ErrDamaged = errors.New("bus: log is damaged")
 	// ErrUnavailable: the bus cannot be reached now. Wait and try again.
 	ErrUnavailable = errors.New("bus: unavailable")
 	// ErrNoService: nobody serves that name.

@@ -283,6 +283,7 @@ func (b *Bus) readConstants(s *jetstream.StreamInfo) (bus.Info, error) {
 		MaxPayload:    min(b.cfg.MaxPayload, int(b.nc.MaxPayload())-headroom),
 		CompareAndSet: true,
 		FollowAll:     true,
+		Gapless:       true,
 	}, nil
 }
 

@@ -110,6 +110,7 @@ func New(cfg Config) *Bus {
 			MaxPayload:    cfg.MaxPayload,
 			CompareAndSet: !cfg.NoCompareAndSet,
 			FollowAll:     true,
+			Gapless:       true,
 		},
 		shards:   make([]shard, cfg.Shards),
 		services: make(map[string][]*service),
