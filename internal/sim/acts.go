@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -49,11 +50,13 @@ var acts = []act{
 	{"forged commit", 5, faultForged, running((*seat).forge)},
 	{"message of a removed member", 8, faultRemovedSends, running((*seat).sendThoughRemoved)},
 	{"storm", 3, faultStorm, (*seat).storm},
+	{"flood", 2, faultFlood, running((*seat).flood)},
 	{"impossible wish", 3, faultBadWish, (*seat).badWish},
 }
 
 // act lets one thing happen.
 func (w *world) act() {
+	w.land(w.steps)
 	total := 0
 	for i := range acts {
 		if w.enabled(&acts[i]) {
@@ -304,6 +307,12 @@ func (w *world) tail() {
 			h.lookUp(p)
 		}
 	}
+	w.settle()
+	w.land(math.MaxInt) // nothing is out any more
+	w.settle()
+}
+
+func (w *world) settle() {
 	for range 60 {
 		busy := false
 		for _, h := range w.homes {
@@ -331,7 +340,7 @@ func (s *seat) rest() bool {
 	}
 	before := [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
 	s.again = true
-	for n := 0; s.again || s.reading != nil || s.busy(); n++ {
+	for n := 0; s.replica != nil && (s.again || s.reading != nil || s.busy()); n++ {
 		if n > 5000 {
 			s.fail("liveness", "%s does not come to rest: %s", s.name, s.fingerprint())
 		}
@@ -339,7 +348,7 @@ func (s *seat) rest() bool {
 			s.read()
 		}
 	}
-	return before != [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
+	return s.replica == nil || before != [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}
 }
 
 // unrest says who still wants something.

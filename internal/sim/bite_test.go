@@ -25,6 +25,8 @@ func TestInvariantsBite(t *testing.T) {
 		{"a removed member gets new keys", plantLeak, []string{"I6"}},
 		{"a joiner gets old keys", plantPast, []string{"I7"}},
 		{"a declined wish leaves a trace", plantHalf, []string{"I10"}},
+		{"a feed with holes is taken for the log", plantHole, []string{"I1", "I2", "I3", "I4"}},
+		{"a row that cannot be read is taken for none", plantBlank, []string{"load", "I3", "I5", "I8"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

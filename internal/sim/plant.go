@@ -23,6 +23,8 @@ const (
 	plantLeak            // who was removed gets another member's keys
 	plantPast            // who joins gets an old member's keys
 	plantHalf            // a wish is declined and done all the same
+	plantHole            // a feed with holes is taken for the log
+	plantBlank           // a row that cannot be read is taken for none
 )
 
 // rows is what a host with the bug saves.

@@ -52,11 +52,30 @@ func (s *seat) addRows(b *persistence.Batch, rows []group.Row) {
 }
 
 // reader is a seat's group.RowReader.
-type reader struct{ *seat }
+type reader struct {
+	*seat
+	shaky bool // the disk may fail
+}
 
-func (s *seat) reader() reader { return reader{s} }
+func (s *seat) reader() reader { return reader{s, false} }
+
+// shaky is the reader of a step, which a failing disk may come in the way of.
+func (s *seat) shaky() reader { return reader{s, true} }
+
+// fails decides whether a read does.
+func (r reader) fails() bool { return r.shaky && r.hit(faultReadFails, 1, 60) }
+
+func (r reader) failure() error {
+	if r.plant == plantBlank {
+		return nil
+	}
+	return errInjected
+}
 
 func (r reader) Get(t group.Table, key, secret []byte) (value []byte, err error) {
+	if r.fails() {
+		return nil, r.failure()
+	}
 	if t.Shared() {
 		if len(secret) != 32 {
 			return nil, fmt.Errorf("%w: secret of %d bytes", group.ErrCorrupt, len(secret))
@@ -72,12 +91,18 @@ func (r reader) Get(t group.Table, key, secret []byte) (value []byte, err error)
 }
 
 func (r reader) Scan(t group.Table, from []byte, yield func(key, value []byte) bool) error {
+	if r.fails() {
+		return r.failure()
+	}
 	return r.vault.Scan(ctx, recordType(t), r.truth.id, r.suffix(from), func(suffix, value []byte) bool {
 		return yield(suffix[len(r.truth.id):], value)
 	})
 }
 
 func (r reader) ScanBack(t group.Table, before []byte, yield func(key, value []byte) bool) error {
+	if r.fails() {
+		return r.failure()
+	}
 	var below []byte
 	if before != nil {
 		below = r.suffix(before)

@@ -187,7 +187,10 @@ func (s *seat) wake() bool {
 		s.rows = false
 		return false
 	}
-	r, fx, err := group.Load(s.env(), s.reader())
+	r, fx, err := group.Load(s.env(), s.shaky())
+	if errors.Is(err, errInjected) {
+		return false // it is tried again
+	}
 	if err != nil {
 		s.fail("load", "%s: %v", s.name, err)
 	}
@@ -236,7 +239,15 @@ func (s *seat) rewind(end uint64) {
 	}
 	history, err := group.History(s.reader(), group.HistoryQuery{After: group.Position{ID: end + 1}})
 	s.must(err)
-	fx, err := s.step(group.Rewound{End: end, Rows: s.reader()})
+	before := s.fingerprint()
+	fx, err := s.step(group.Rewound{End: end, Rows: s.shaky()})
+	if errors.Is(err, errInjected) {
+		if after := s.fingerprint(); after != before {
+			s.fail("I10", "%s: a failed read changed the replica: %s, was %s", s.name, after, before)
+		}
+		s.drop()
+		return
+	}
 	if err != nil {
 		s.fail("no error", "%s: rewind to %d: %v", s.name, end, err)
 	}
@@ -323,6 +334,10 @@ func (s *seat) feed() bool {
 	}
 	items := s.decode(s.fed, envelopes)
 	s.fed = items[len(items)-1].ID
+	if s.has(faultHoles) {
+		s.hint(items)
+		return true
+	}
 	switch {
 	case s.hit(faultDropped, 1, 6):
 		// The feed lost the first of them; the others know what came before.
@@ -334,6 +349,23 @@ func (s *seat) feed() bool {
 	}
 	s.deliver(items)
 	return true
+}
+
+// hint takes what comes of a feed with holes for news, and nothing more: the
+// log is read from the replica's own cursor.
+func (s *seat) hint(items []group.Delivered) {
+	after := items[0].After
+	if s.hit(faultHoles, 1, 3) {
+		n := s.rand.IntN(len(items))
+		items = slices.Delete(items, n, n+1)
+	}
+	s.again = s.again || len(items) > 0
+	if s.plant == plantHole && len(items) > 0 {
+		for i := range items {
+			items[i].After, after = after, items[i].ID
+		}
+		s.deliver(items)
+	}
 }
 
 // read begins a read of the log, or takes its next page.
@@ -421,6 +453,10 @@ func (s *seat) send() bool {
 		answer(group.Refused{Intent: o.Intent, Try: o.Try, Reason: "budget", Final: s.chance(1, 5)})
 		return true
 	case s.hit(faultLost, 1, 8):
+		answer(group.Unknown{Intent: o.Intent, Try: o.Try})
+		return true
+	case s.hit(faultStray, 1, 8):
+		s.strayed(o)
 		answer(group.Unknown{Intent: o.Intent, Try: o.Try})
 		return true
 	case s.hit(faultLate, 1, 8):

@@ -4,7 +4,7 @@
 // seed always takes the same steps, so that a failure can be replayed.
 //
 // What may never be broken is in truth.go and verdict.go, as named invariants
-// I1 to I11. After the faults a tail without any must bring everybody to rest.
+// I1 to I12. After the faults a tail without any must bring everybody to rest.
 package sim
 
 import (
@@ -20,6 +20,7 @@ import (
 type Options struct {
 	Steps int       // of the part with faults; 0: as the seed says
 	Log   io.Writer // gets a line for whatever happens; nil: nobody
+	With  []string  // faults that every seed has
 
 	plant plant // a bug to find; tests only
 }
@@ -99,5 +100,5 @@ func (w *world) tell(format string, args ...any) {
 	}
 }
 
-// errInjected is what a store says when the world wants a write to fail.
-var errInjected = errors.New("sim: injected write failure")
+// errInjected is what a store says when the world wants it to fail.
+var errInjected = errors.New("sim: injected failure of the store")

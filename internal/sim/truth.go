@@ -24,6 +24,7 @@ import (
 //	I9   keys older than three epochs are not in the store
 //	I10  what is declined changes nothing (seat.wish, seat.badWish)
 //	I11  nobody is in a tree who is not in the identity log
+//	I12  who is added has what stands behind its addition (newcomers)
 type truth struct {
 	*world
 	index             int
@@ -40,8 +41,10 @@ type truth struct {
 	tainted     map[group.MessageID]bool // was in a tail that the log lost
 	generations map[generation][32]byte
 	removals    []removal
+	strays      map[group.MessageID]bool // a late copy of it has landed
 	uncertain   map[group.MessageID]bool // stands in the log where some may have erased its key
 	joins       map[join]bool
+	owed        []debt // see newcomers
 }
 
 // An epoch is what its members agree on.
@@ -104,6 +107,7 @@ func newTruth(w *world, n int) *truth {
 		tainted:     map[group.MessageID]bool{},
 		generations: map[generation][32]byte{},
 		joins:       map[join]bool{},
+		strays:      map[group.MessageID]bool{},
 		uncertain:   map[group.MessageID]bool{},
 	}
 	var err error
@@ -391,7 +395,7 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 		}
 		g.read[m.ID] = true
 		for _, h := range g.homes {
-			if bytes.Equal(h.signer.Public(), m.Installation) && g.status[own{h, m.ID}] == group.StatusFailed && !g.excused(h, m.ID) {
+			if bytes.Equal(h.signer.Public(), m.Installation) && g.status[own{h, m.ID}] == group.StatusFailed && !g.excused(h, m.ID) && !g.strays[m.ID] {
 				g.fail("I5", "%s reads %v, which is Failed at %s", s.name, m.ID, h.name)
 			}
 		}
@@ -404,9 +408,10 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 	case g.excused(s.home, m.ID):
 	case m.Status == group.StatusFailed && was == group.StatusPublished:
 		g.fail("I5", "%s: %v was Published and is Failed", s.name, m.ID)
+	case m.Status == group.StatusPublished && was == group.StatusFailed && g.strays[m.ID]:
 	case m.Status == group.StatusPublished && was == group.StatusFailed:
 		g.fail("I5", "%s: %v was Failed and is Published", s.name, m.ID)
-	case m.Status == group.StatusFailed && g.read[m.ID]:
+	case m.Status == group.StatusFailed && g.read[m.ID] && !g.strays[m.ID]:
 		g.fail("I5", "%s: %v is Failed (%s), and was read", s.name, m.ID, m.Reason)
 	}
 }
@@ -415,6 +420,14 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 // statement about a message's fate holds.
 func (g *truth) excused(h *home, m group.MessageID) bool {
 	return h.evil || h.restored || g.tainted[m]
+}
+
+// landed: a publish that had no answer is in the log after all. Its sender may
+// have given its message up by then; it learns of it as everybody does.
+func (g *truth) landed(o group.Outbound) {
+	if e := g.envelopeOf(o.Payload); e != nil && !e.commit {
+		g.strays[e.message] = true
+	}
 }
 
 func (g *truth) retried(s *seat, m group.MessageID) {

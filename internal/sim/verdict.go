@@ -36,6 +36,9 @@ func (g *truth) settled() {
 			if m.Status != group.StatusFailed {
 				g.fail("I5", "%s: %v is %v", s.name, m.ID, m.Status)
 			}
+			if g.read[m.ID] && !g.excused(s.home, m.ID) {
+				g.fail("I5", "%s: %v is Failed for good (%s), and others have it", s.name, m.ID, m.Reason)
+			}
 		}
 	}
 }
@@ -113,9 +116,16 @@ func (g *truth) since(s *seat, n int) int {
 // still opens.
 const outOfOrder = 5
 
-// expected is what the log holds for everybody, in its order.
-func (g *truth) expected() map[*seat][]group.MessageID {
-	lists := map[*seat][]group.MessageID{}
+// An entry is a message at its place in the log.
+type entry struct {
+	at uint64
+	group.MessageID
+}
+
+// expected is what the log holds for everybody, in its order: of a message that
+// stands there several times, the first copy that a member can read.
+func (g *truth) expected() map[*seat][]entry {
+	lists := map[*seat][]entry{}
 	had := map[*seat]map[group.MessageID]bool{}
 	newest := map[generation]uint32{} // by sender and epoch
 	now := 0
@@ -144,22 +154,62 @@ func (g *truth) expected() map[*seat][]group.MessageID {
 			since := g.since(s, now)
 			// A welcome that came after a later one is stale: it was a member, and
 			// has never known.
-			if !member || since > int(m.epoch) || had[s][m.message] || !g.joins[join{s, since}] {
+			if !member || had[s][m.message] || !g.joins[join{s, since}] {
+				continue
+			}
+			if since > int(m.epoch) {
+				g.owe(s, since, m)
 				continue
 			}
 			if had[s] == nil {
 				had[s] = map[group.MessageID]bool{}
 			}
 			had[s][m.message] = true
-			lists[s] = append(lists[s], m.message)
+			lists[s] = append(lists[s], entry{uint64(e.ID), m.message})
 		}
 	}
 	return lists
 }
 
+// owe: a message stands behind the addition of a newcomer, sealed by somebody
+// who had not read of that. Its sender seals it once more: the newcomer has it
+// in the end.
+func (g *truth) owe(s *seat, since int, m *envelope) {
+	g.owed = append(g.owed, debt{s, since, m})
+}
+
+// A debt is a message that a newcomer cannot read where it stands.
+type debt struct {
+	*seat
+	since int // the epoch with which it came
+	of    *envelope
+}
+
+// newcomers: I12. Who was added has everything behind its addition that honest
+// members sent, whatever those had read by then.
+func (g *truth) newcomers(lists map[*seat][]entry) {
+	last := len(g.epochs) - 1
+	stays := func(s *seat) bool {
+		_, member := g.epochs[last].members[string(s.signer.Public())]
+		return member && g.lame(s) == "" && !s.restored
+	}
+	for _, d := range g.owed {
+		if !stays(d.seat) || g.since(d.seat, last) != d.since || !stays(d.of.from) || g.hadRewind() {
+			continue
+		}
+		g.counters[string(faultUnread)]++
+		if !slices.ContainsFunc(lists[d.seat], func(e entry) bool { return e.MessageID == d.of.message }) {
+			g.fail("I12", "%s came in epoch %d and lacks %v, %s", d.seat.name, d.since, d.of.message, g.where(d.of.message))
+		}
+	}
+}
+
 // histories: I3 and I4. What everybody has stored is what the log holds for it.
 func (g *truth) histories() {
 	expected := g.expected()
+	if g.has(faultUnread) {
+		g.newcomers(expected)
+	}
 	changes := map[uint64]string{}
 	for _, s := range g.seats() {
 		if s.replica == nil || g.lame(s) != "" {
@@ -169,10 +219,10 @@ func (g *truth) histories() {
 		if err != nil {
 			g.fail("I3", "%s: %v", s.name, err)
 		}
-		var got []group.MessageID
+		var got []entry
 		for _, m := range history {
 			if m.Kind == group.ApplicationMessage {
-				got = append(got, m.ID)
+				got = append(got, entry{m.Position.ID, m.ID})
 			} else if !g.hadRewind() {
 				g.transcript(s, changes, m)
 			}
@@ -205,38 +255,39 @@ func (g *truth) transcript(s *seat, changes map[uint64]string, m group.Message) 
 	changes[m.Position.ID] = string(m.Content)
 }
 
-func (g *truth) compareHistories(s *seat, got, want []group.MessageID) {
+func (g *truth) compareHistories(s *seat, got, want []entry) {
 	unique := map[group.MessageID]bool{}
 	for _, m := range got {
-		if unique[m] {
-			g.fail("I3", "%s has %v twice", s.name, m)
+		if unique[m.MessageID] {
+			g.fail("I3", "%s has %v twice", s.name, m.MessageID)
 		}
-		unique[m] = true
+		unique[m.MessageID] = true
 	}
 	loose := s.restored || g.hadRewind()
 	if g.counters["epochs found again"] > 0 {
 		return // a commit stands behind what was read after it
 	}
 	for _, m := range want {
-		if !unique[m] && !s.restored && !(loose && g.excusedFor(s, m)) {
-			g.fail("I3", "%s lacks %v, %s", s.name, m, g.where(m))
+		if !unique[m.MessageID] && !s.restored && !(loose && g.excusedFor(s, m.MessageID)) {
+			g.fail("I3", "%s lacks %v, %s", s.name, m.MessageID, g.where(m.MessageID))
 		}
 	}
-	unsure := func(m group.MessageID) bool { return g.uncertain[m] }
+	unsure := func(m entry) bool { return g.uncertain[m.MessageID] }
 	got, want = slices.DeleteFunc(got, unsure), slices.DeleteFunc(want, unsure)
 	if loose || slices.Equal(got, want) {
 		return
 	}
 	for _, m := range got {
-		if !slices.Contains(want, m) {
-			g.fail("I3", "%s has %v, which is not for it, %s", s.name, m, g.where(m))
+		if !slices.ContainsFunc(want, func(e entry) bool { return e.MessageID == m.MessageID }) {
+			g.fail("I3", "%s has %v, which is not for it, %s", s.name, m.MessageID, g.where(m.MessageID))
 		}
 	}
 	n := 0
 	for got[n] == want[n] {
 		n++
 	}
-	g.fail("I4", "%s has %v as number %d, %s; the log has %v, %s", s.name, got[n], n, g.where(got[n]), want[n], g.where(want[n]))
+	g.fail("I4", "%s has %v as number %d at %d, %s; the log has %v at %d, %s", s.name,
+		got[n].MessageID, n, got[n].at, g.where(got[n].MessageID), want[n].MessageID, want[n].at, g.where(want[n].MessageID))
 }
 
 // excusedFor: an own message that a restored store does not remember is not

@@ -49,6 +49,7 @@ type world struct {
 	homes  []*home
 	groups []*truth
 	sends  int // numbers messages
+	strays []stray
 }
 
 // A host is a process with one store. Its installations share what is public,
@@ -99,16 +100,19 @@ func newWorld(seed uint64, o Options) *world {
 	if w.planned == 0 {
 		w.planned = 80 + w.rand.IntN(160)
 	}
+	worst := w.chance(1, 10) // of days
 	for _, f := range allFaults {
-		w.faults[f] = w.chance(1, 3)
-		if f == faultRewind || f == faultRollback { // they excuse much
-			w.faults[f] = w.chance(1, 10)
+		n, isRare := rare[f]
+		if !isRare {
+			n = 3
 		}
+		w.faults[f] = w.chance(1, n) && !(worst && isRare) || worst && !isRare
 	}
-	if w.chance(1, 10) { // the worst of days
-		for _, f := range allFaults {
-			w.faults[f] = f != faultRewind && f != faultRollback
-		}
+	for _, f := range pending {
+		w.faults[f] = false
+	}
+	for _, f := range o.With {
+		w.faults[fault(f)] = true
 	}
 	if w.faults[faultRewind] {
 		// An acknowledgement without an ID says nothing about a log that has
