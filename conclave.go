@@ -38,6 +38,9 @@ type Host struct {
 // a NATS server in this process that listens on no port, and a Badger store,
 // both under Dir; everything that was acknowledged survives a power cut.
 //
+// While the server at Config.NATS cannot be reached Open waits, until ctx ends,
+// and logs that it does. Credentials that it refuses are an error at once.
+//
 // The errors of a store that does not open are ErrLocked, ErrDamaged,
 // ErrRolledBack, ErrFormatTooNew and ErrWrongKey; each leaves it unchanged.
 func Open(ctx context.Context, c Config) (_ *Host, err error) {
@@ -121,7 +124,7 @@ func openBus(ctx context.Context, c Config) (bus.Bus, error) {
 	if c.XMTP != "" {
 		return xmtp.Open(xmtp.Config{URL: c.XMTP, Logger: c.Logger})
 	}
-	config := jetstream.Config{URL: c.NATS, Logger: c.Logger}
+	config := jetstream.Config{URL: c.NATS, Wait: true, Logger: c.Logger}
 	if c.embedded() {
 		config.Dir = filepath.Join(c.Dir, "bus")
 	}

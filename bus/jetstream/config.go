@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -58,6 +59,11 @@ type Config struct {
 	// <Deployment>.inbox.<Credentials.User or "host">.
 	InboxPrefix string
 
+	// Wait has Open wait, until its context ends, for servers at URL that cannot
+	// be reached, and log that it does. Credentials that are refused, and a
+	// configuration that cannot be meant, are errors at once.
+	Wait bool
+
 	// RetryFor is how long a call repeats itself while the bus cannot be
 	// reached or elects a leader, unless its context ends before; 15 s when
 	// zero. It must stay below the 30 s in which a repeat is recognised.
@@ -72,6 +78,7 @@ type Config struct {
 // must never be among them: the server chooses the bytes that are signed.
 type Credentials struct {
 	User, Password string
+	PasswordFile   string      // for URL: a one-line file in place of Password, read for each connection
 	NKeySeedFile   string      // file with an NKey seed
 	File           string      // .creds file with a JWT and a seed
 	TLS            *tls.Config // for URL: the client's; for Listen: the server's
@@ -118,6 +125,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Dir == "" && (c.Listen != "" || c.SyncInterval != 0) {
 		return c, fmt.Errorf("%w: Listen and SyncInterval belong to an embedded server", ErrConfig)
 	}
+	if c.Dir != "" && c.Credentials.PasswordFile != "" {
+		return c, fmt.Errorf("%w: Credentials.PasswordFile belongs to URL: give what Listen asks for as Password", ErrConfig)
+	}
 	c.Replicas = max(c.Replicas, 1)
 	if c.MaxPayload == 0 {
 		c.MaxPayload = bus.MaxPayload
@@ -160,8 +170,17 @@ func (c Config) withDefaults() (Config, error) {
 // dialOptions are the credentials as the client library wants them.
 func (c Credentials) dialOptions() ([]nats.Option, error) {
 	var opts []nats.Option
-	if c.User != "" {
+	if c.User != "" && c.PasswordFile == "" {
 		opts = append(opts, nats.UserInfo(c.User, c.Password))
+	}
+	if c.PasswordFile != "" {
+		if _, err := ReadSecret(c.PasswordFile); err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.UserInfoHandler(func() (user, password string) {
+			password, _ = ReadSecret(c.PasswordFile) // a file that is being replaced is refused, and read again
+			return c.User, password
+		}))
 	}
 	if c.NKeySeedFile != "" {
 		o, err := nats.NkeyOptionFromSeed(c.NKeySeedFile)
@@ -177,4 +196,17 @@ func (c Credentials) dialOptions() ([]nats.Option, error) {
 		opts = append(opts, nats.Secure(c.TLS))
 	}
 	return opts, nil
+}
+
+// ReadSecret reads a file with a secret as its only line.
+func ReadSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	secret := strings.TrimRight(string(b), "\r\n")
+	if secret == "" || strings.ContainsAny(secret, "\r\n") {
+		return "", fmt.Errorf("%s is to hold one line, with the secret", file)
+	}
+	return secret, nil
 }

@@ -53,7 +53,10 @@ type Bus struct {
 	directGet  string // what any replica answers reads under, before the stream's name
 	tails      []*tail
 	slots      chan struct{} // one for each publish under way
+	asks       chan struct{} // one for each question under way
+	states     [bus.MaxShards]round[jetstream.StreamState]
 	refusals   refusals
+	cut        atomic.Pointer[error] // why the connection is lost; nil while it stands
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -69,23 +72,54 @@ type Bus struct {
 
 var _ bus.Bus = (*Bus)(nil)
 
-// maxPublishing bounds the publishes that are under way on one connection.
-const maxPublishing = 512
+// What may be under way on one connection: publishes, and questions to the log.
+// More wait here. The server would drop them all when its own queue is full.
+const (
+	maxPublishing = 512
+	maxAsking     = 512
+)
 
 // Open connects, starting the embedded server where Dir says so, and creates
-// the deployment if there is none.
+// the deployment if there is none. Where Config.Wait says so it waits until ctx
+// ends for servers that cannot be reached.
 func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	const shortest, longest = 100 * time.Millisecond, 2 * time.Second
+	var said time.Time
+	for wait := shortest; ; wait = min(2*wait, longest) {
+		b, err := open(ctx, cfg)
+		if !cfg.Wait || !errors.Is(err, bus.ErrUnavailable) {
+			return b, err
+		}
+		if time.Since(said) > 10*time.Second {
+			said = time.Now()
+			cfg.Logger.Warn("bus cannot be reached yet, waiting for it", "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+func open(ctx context.Context, cfg Config) (_ *Bus, err error) {
 	var server *embedded
 	if cfg.Dir != "" {
-		if server, err = startServer(cfg); err != nil {
+		if server, err = startServer(ctx, cfg); err != nil {
 			return nil, err
 		}
 	}
-	return connect(ctx, cfg, server)
+	b, err := connect(ctx, cfg, server)
+	if err == nil && server != nil {
+		if err = server.accept(); err != nil {
+			return nil, errors.Join(err, b.Close())
+		}
+	}
+	return b, err
 }
 
 // Connect opens another connection to the same deployment, as a second host
@@ -106,13 +140,14 @@ func connect(ctx context.Context, cfg Config, server *embedded) (*Bus, error) {
 		cfg: cfg, log: cfg.Logger, server: server,
 		directGet: "$JS.API.DIRECT.GET.",
 		slots:     make(chan struct{}, maxPublishing),
+		asks:      make(chan struct{}, maxAsking),
 		feeds:     make(map[*feed]struct{}),
 		services:  make(map[*service]struct{}),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.link, b.unlink = context.WithCancel(b.ctx)
 	b.info.Store(&bus.Info{})
-	if err := b.dial(); err != nil {
+	if err := b.dial(ctx); err != nil {
 		b.Close()
 		return nil, err
 	}
@@ -124,79 +159,6 @@ func connect(ctx context.Context, cfg Config, server *embedded) (*Bus, error) {
 		b.tails = append(b.tails, newTail(b, n))
 	}
 	return b, nil
-}
-
-func (b *Bus) dial() error {
-	opts := []nats.Option{
-		nats.Name("conclave " + b.cfg.Deployment),
-		nats.CustomInboxPrefix(b.cfg.InboxPrefix),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(100 * time.Millisecond),
-		nats.ReconnectJitter(100*time.Millisecond, time.Second),
-		nats.ReconnectBufSize(-1), // our own retry holds the bytes
-		nats.PingInterval(5 * time.Second),
-		nats.DisconnectErrHandler(b.disconnected),
-		nats.ReconnectHandler(b.reconnected),
-		nats.ErrorHandler(b.asyncError),
-	}
-	if b.server != nil {
-		opts = append(opts, b.server.dialOptions()...)
-	} else {
-		more, err := b.cfg.Credentials.dialOptions()
-		if err != nil {
-			return fmt.Errorf("jetstream: %w", err)
-		}
-		opts = append(opts, more...)
-	}
-	nc, err := nats.Connect(b.cfg.URL, opts...)
-	switch {
-	case errors.Is(err, nats.ErrAuthorization):
-		return fmt.Errorf("%w: connect: %w", bus.ErrRefused, err)
-	case err != nil:
-		return fmt.Errorf("%w: connect: %w", bus.ErrUnavailable, err)
-	}
-	b.nc = nc
-	b.js, err = jetstream.New(nc)
-	if err != nil {
-		return fmt.Errorf("jetstream: %w", err)
-	}
-	return nil
-}
-
-func (b *Bus) disconnected(_ *nats.Conn, err error) {
-	if b.ctx.Err() != nil {
-		return
-	}
-	b.log.Warn("bus connection lost", "error", err)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.unlink()
-	b.link, b.unlink = context.WithCancel(b.ctx)
-}
-
-func (b *Bus) reconnected(nc *nats.Conn) {
-	b.log.Info("bus connection restored", "url", nc.ConnectedUrlRedacted())
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return
-	}
-	b.running.Go(func() {
-		if err := b.adopt(b.ctx); err != nil && b.ctx.Err() == nil {
-			b.log.Error("bus deployment not found again", "error", err)
-		}
-	})
-}
-
-func (b *Bus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if errors.Is(err, nats.ErrPermissionViolation) && b.refusals.tell(err) {
-		return
-	}
-	subject := ""
-	if sub != nil {
-		subject = sub.Subject
-	}
-	b.log.Warn("bus error", "error", err, "subject", subject)
 }
 
 // Metadata keys of every stream.
@@ -357,7 +319,7 @@ func (b *Bus) ClientURL() string {
 	if b.server == nil || b.cfg.Listen == "" {
 		return ""
 	}
-	return b.server.srv.ClientURL()
+	return b.server.url()
 }
 
 // Close implements bus.Bus.
@@ -376,9 +338,11 @@ func (b *Bus) Close() error {
 	for f := range feeds {
 		f.Close()
 	}
+	var stopping sync.WaitGroup
 	for s := range services {
-		s.stop()
+		stopping.Go(s.stop)
 	}
+	stopping.Wait()
 	b.running.Wait()
 	if b.nc != nil {
 		b.nc.Close()
@@ -426,7 +390,7 @@ func (b *Bus) retry(ctx context.Context, what string, do func(ctx context.Contex
 			return err
 		}
 		if time.Now().Add(wait).After(deadline) {
-			return fmt.Errorf("%w: %s: %w", bus.ErrUnavailable, what, err)
+			return b.unavailable(what, err)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -436,6 +400,19 @@ func (b *Bus) retry(ctx context.Context, what string, do func(ctx context.Contex
 		}
 		timer.Stop()
 	}
+}
+
+// ask is retry for a question to the log, of which so many are under way at once.
+func (b *Bus) ask(ctx context.Context, what string, do func(ctx context.Context) error) error {
+	select {
+	case b.asks <- struct{}{}:
+		defer func() { <-b.asks }()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.ctx.Done():
+		return bus.ErrClosed
+	}
+	return b.retry(ctx, what, do)
 }
 
 // final says whether another try could not change the answer.

@@ -3,9 +3,13 @@
 package jetstream
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
+
+// errLocked: another one holds the lock.
+var errLocked = syscall.EWOULDBLOCK
 
 // lockFile takes a lock that the kernel lets go of when the process dies: the
 // server itself has none, and two of them in one folder destroy it.
@@ -15,8 +19,7 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

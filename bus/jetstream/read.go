@@ -289,7 +289,7 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 	_, all := cursors[everything]
 	var page []stored
 	var pending uint64
-	err = b.retry(ctx, "sweep", func(ctx context.Context) error {
+	err = b.ask(ctx, "sweep", func(ctx context.Context) error {
 		page, pending, err = b.getBatch(ctx, s.shard, getRequest{Seq: from, Batch: batch, MaxBytes: s.bytes})
 		if err != nil || pending > 0 || !b.replicated.Load() {
 			return err
@@ -357,7 +357,7 @@ func (b *Bus) fill(ctx context.Context, s span, src *source) error {
 		return nil
 	}
 	req := getRequest{Seq: src.next, NextFor: b.subject(s.shard, src.topic), Batch: src.page, MaxBytes: s.bytes}
-	return b.retry(ctx, "read", func(ctx context.Context) error {
+	return b.ask(ctx, "read", func(ctx context.Context) error {
 		got, pending, err := b.getBatch(ctx, s.shard, req)
 		if err != nil {
 			return err
@@ -448,7 +448,7 @@ func (b *Bus) lastOf(ctx context.Context, shard int, topics []bus.Topic, newest 
 	for req := (getRequest{MultiLast: subjects, MaxBytes: maxBatchBytes}); ; {
 		var got []stored
 		var pending uint64
-		err := b.retry(ctx, "read last", func(ctx context.Context) (err error) {
+		err := b.ask(ctx, "read last", func(ctx context.Context) (err error) {
 			got, pending, err = b.getBatch(ctx, shard, req)
 			return err
 		})
@@ -471,7 +471,7 @@ func (b *Bus) lastByLeader(ctx context.Context, shard int, topics []bus.Topic, n
 	g.SetLimit(parallel)
 	for i, t := range topics {
 		g.Go(func() error {
-			return b.retry(ctx, "read last", func(ctx context.Context) error {
+			return b.ask(ctx, "read last", func(ctx context.Context) error {
 				last, err := b.leaderGet(ctx, shard, getRequest{LastFor: b.subject(shard, t)})
 				if last != nil {
 					ids[i] = last.ID
@@ -508,18 +508,20 @@ func (b *Bus) end(ctx context.Context, shard int) (uint64, error) {
 	return state.LastSeq, err
 }
 
-// state is a shard's, as its leader knows it.
-func (b *Bus) state(ctx context.Context, shard int) (state jetstream.StreamState, err error) {
-	err = b.retry(ctx, "read end", func(ctx context.Context) error {
-		info, err := b.streamInfo(ctx, shard)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("%w: stream %s is gone", bus.ErrLogRolledBack, b.stream(shard))
-		}
-		if err != nil {
-			return err
-		}
-		state = info.State
-		return nil
+// state is a shard's, as its leader knows it. Who asks at once is answered at once.
+func (b *Bus) state(ctx context.Context, shard int) (jetstream.StreamState, error) {
+	return b.states[shard].ask(ctx, b.run, func() (state jetstream.StreamState, err error) {
+		err = b.retry(b.ctx, "read end", func(ctx context.Context) error {
+			info, err := b.streamInfo(ctx, shard)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				return fmt.Errorf("%w: stream %s is gone", bus.ErrLogRolledBack, b.stream(shard))
+			}
+			if err != nil {
+				return err
+			}
+			state = info.State
+			return nil
+		})
+		return state, err
 	})
-	return state, err
 }

@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -8,102 +10,216 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
-	"time"
+	"syscall"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/internal/listen"
+)
+
+// Opening an embedded server.
+var (
+	// ErrListen: Config.Listen cannot be listened at.
+	ErrListen = errors.New("jetstream: cannot listen")
+	// ErrLocked: another process, or another bus of this one, has Config.Dir open.
+	ErrLocked = errors.New("jetstream: folder is in use by another process or bus")
+	// ErrReadOnly: nothing can be written in Config.Dir.
+	ErrReadOnly = errors.New("jetstream: folder is read-only")
 )
 
 // embedded is a NATS server in this process, shared by the connections to it;
 // the last one to let go stops it.
 type embedded struct {
-	srv            *server.Server
+	cfg            Config
 	lock           *os.File
 	user, password string // for connections from within; empty where nothing listens
 
 	mu   sync.Mutex
 	refs int
+	port int // where it listens, once it does
+	srv  *server.Server
 }
 
-const startTimeout = 30 * time.Second
-
-func startServer(cfg Config) (*embedded, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("jetstream: make folder: %w", err)
+// startServer starts a server that nobody reaches from outside yet: see accept.
+// What it listens at is tried first, before the folder is touched. When ctx ends
+// it returns at once, and the folder's lock is given back as soon as the server,
+// which cannot be interrupted while it reads its files, has come to an end.
+func startServer(ctx context.Context, cfg Config) (*embedded, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	lock, err := lockFile(filepath.Join(cfg.Dir, "LOCK"))
+	if cfg.Listen != "" {
+		l, err := listen.TCP(cfg.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrListen, err)
+		}
+		l.Close()
+	}
+	e := &embedded{cfg: cfg, refs: 1}
+	if cfg.Listen != "" && cfg.Credentials.User != "" {
+		e.user, e.password = "inside-"+rand.Text(), rand.Text()
+	}
+	if err := e.takeFolder(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, cfg.Dir)
+	}
+	srv, err := e.launch(ctx, func() { e.lock.Close() })
 	if err != nil {
-		return nil, fmt.Errorf("jetstream: %s is in use by another process or bus: %w", cfg.Dir, err)
+		return nil, err
 	}
+	e.srv = srv
+	return e, nil
+}
+
+// takeFolder makes the folder, locks it, and sees that it can be written.
+func (e *embedded) takeFolder() error {
+	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
+		return folderError(err)
+	}
+	lock, err := lockFile(filepath.Join(e.cfg.Dir, "LOCK"))
+	if err != nil {
+		return folderError(err)
+	}
+	if err := tryWrite(e.cfg.Dir); err != nil {
+		lock.Close()
+		return folderError(err)
+	}
+	e.lock = lock
+	return nil
+}
+
+// tryWrite writes as much as an envelope takes, and takes it away again.
+func tryWrite(dir string) error {
+	path := filepath.Join(dir, "TRY")
+	err := os.WriteFile(path, make([]byte, 64<<10), 0o600)
+	return errors.Join(err, os.Remove(path))
+}
+
+// folderError names what is wrong with a folder.
+func folderError(err error) error {
+	switch {
+	case errors.Is(err, errLocked):
+		return fmt.Errorf("%w: stop that one, or give another folder", ErrLocked)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: make room on the disk: %w", bus.ErrFull, err)
+	case errors.Is(err, syscall.EROFS), errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: give one that this user may write to: %w", ErrReadOnly, err)
+	}
+	return fmt.Errorf("jetstream: open folder: %w", err)
+}
+
+func (e *embedded) options() *server.Options {
 	opts := &server.Options{
 		ServerName:             "conclave",
-		DontListen:             true,
+		DontListen:             true, // accept begins it
 		NoSigs:                 true,
 		NoLog:                  true,
 		DisableJetStreamBanner: true,
 		JetStream:              true,
-		StoreDir:               cfg.Dir,
+		StoreDir:               e.cfg.Dir,
 		JetStreamMaxMemory:     64 << 20,
 		MaxPayload:             8 << 20,
 		MaxPending:             512 << 20,
 		// A slow subscriber is disconnected in the end; until then it must not
 		// hold up the publishers.
 		NoFastProducerStall: true,
-		SyncAlways:          cfg.SyncInterval == 0,
-		SyncInterval:        cfg.SyncInterval,
+		SyncAlways:          e.cfg.SyncInterval == 0,
+		SyncInterval:        e.cfg.SyncInterval,
 	}
-	e := &embedded{lock: lock, refs: 1}
-	if cfg.Listen != "" {
-		if err := e.listen(opts, cfg); err != nil {
-			lock.Close()
-			return nil, err
-		}
+	if e.cfg.Listen == "" {
+		return opts
 	}
-	e.srv, err = server.NewServer(opts)
-	if err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("jetstream: make server: %w", err)
-	}
-	e.srv.SetLoggerV2(serverLog{cfg.Logger}, false, false, false)
-	e.srv.Start()
-	if !e.srv.ReadyForConnections(startTimeout) {
-		e.stop()
-		return nil, errors.New("jetstream: the embedded server did not start")
-	}
-	if !e.srv.JetStreamEnabled() {
-		e.stop()
-		return nil, errors.New("jetstream: the embedded server could not open its store")
-	}
-	return e, nil
-}
-
-func (e *embedded) listen(opts *server.Options, cfg Config) error {
-	host, port, err := net.SplitHostPort(cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("jetstream: listen: %w", err)
-	}
-	opts.DontListen = false
+	host, port, _ := net.SplitHostPort(e.cfg.Listen) // startServer has tried it
 	opts.Host = host
-	if opts.Port, err = strconv.Atoi(port); err != nil {
-		return fmt.Errorf("jetstream: listen: %w", err)
-	}
-	if opts.Port == 0 {
+	opts.Port, _ = net.LookupPort("tcp", port)
+	if opts.Port = cmp.Or(e.port, opts.Port); opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT
 	}
-	if cfg.Credentials.TLS != nil {
-		opts.TLSConfig = cfg.Credentials.TLS
+	if e.cfg.Credentials.TLS != nil {
+		opts.TLSConfig = e.cfg.Credentials.TLS
 		opts.TLSTimeout = 5
 	}
-	if cfg.Credentials.User != "" {
-		e.user, e.password = "inside-"+rand.Text(), rand.Text()
+	if e.user != "" {
 		opts.Users = []*server.User{
 			{Username: e.user, Password: e.password},
-			{Username: cfg.Credentials.User, Password: cfg.Credentials.Password},
+			{Username: e.cfg.Credentials.User, Password: e.cfg.Credentials.Password},
 		}
 	}
+	return opts
+}
+
+// launch starts a server on the folder, and calls ended, on failure, when that is
+// free again.
+func (e *embedded) launch(ctx context.Context, ended func()) (*server.Server, error) {
+	srv, err := server.NewServer(e.options())
+	if err != nil {
+		ended()
+		return nil, fmt.Errorf("jetstream: make server: %w", err)
+	}
+	fatal := make(chan string, 1)
+	srv.SetLoggerV2(serverLog{e.cfg.Logger, fatal}, false, false, false)
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		srv.Start()
+	}()
+	abandon := func() {
+		<-started
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		ended()
+	}
+	select {
+	case <-started:
+	case <-ctx.Done():
+		go abandon()
+		return nil, ctx.Err()
+	}
+	select {
+	case why := <-fatal:
+		err = e.notStarted(why)
+	default:
+		if !srv.JetStreamEnabled() {
+			err = e.notStarted("it does not say why")
+		}
+	}
+	if err != nil {
+		abandon()
+		return nil, err
+	}
+	return srv, nil
+}
+
+// notStarted names the reason of a server that did not start.
+func (e *embedded) notStarted(why string) error {
+	if err := tryWrite(e.cfg.Dir); err != nil {
+		return fmt.Errorf("%w: %s", folderError(err), e.cfg.Dir)
+	}
+	return fmt.Errorf("jetstream: the embedded server could not open its store: %s", why)
+}
+
+// accept lets others in from outside, where that is asked for.
+func (e *embedded) accept() error {
+	if e.cfg.Listen == "" {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.srv.AcceptLoop(make(chan struct{}))
+	at, ok := e.srv.Addr().(*net.TCPAddr)
+	if !ok { // somebody was faster since it was tried
+		return fmt.Errorf("%w: %s is taken: give another port", ErrListen, e.cfg.Listen)
+	}
+	e.port = at.Port
 	return nil
+}
+
+func (e *embedded) url() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.srv.ClientURL()
 }
 
 func (e *embedded) dialOptions() []nats.Option {
@@ -124,26 +240,33 @@ func (e *embedded) release() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.refs--; e.refs == 0 {
-		e.stop()
+		e.srv.Shutdown()
+		e.srv.WaitForShutdown()
+		e.lock.Close()
 	}
 }
 
-func (e *embedded) stop() {
-	e.srv.Shutdown()
-	e.srv.WaitForShutdown()
-	e.lock.Close()
+// serverLog gives the server's lines to a slog.Logger, and the reason why it
+// cannot go on to fatal. The server writes nothing of a message's body unless it
+// traces, which is off.
+type serverLog struct {
+	log   *slog.Logger
+	fatal chan<- string
 }
-
-// serverLog gives the server's lines to a slog.Logger. The server writes
-// nothing of a message's body unless it traces, which is off.
-type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Noticef(format string, v ...any) { l.write(l.log.Debug, format, v) }
 func (l serverLog) Warnf(format string, v ...any)   { l.write(l.log.Warn, format, v) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.write(l.log.Error, format, v) }
 func (l serverLog) Errorf(format string, v ...any)  { l.write(l.log.Error, format, v) }
 func (l serverLog) Debugf(string, ...any)           {}
 func (l serverLog) Tracef(string, ...any)           {}
+
+func (l serverLog) Fatalf(format string, v ...any) {
+	l.write(l.log.Error, format, v)
+	select {
+	case l.fatal <- fmt.Sprintf(format, v...):
+	default:
+	}
+}
 
 func (l serverLog) write(at func(string, ...any), format string, v []any) {
 	at("nats server", "line", fmt.Sprintf(format, v...))

@@ -51,8 +51,10 @@ func (b *Bus) Serve(name string, handle bus.Handler) (stop func(), err error) {
 	}
 	// The server must know of it before anybody is told; while the connection
 	// is lost it cannot, and will be told with the reconnect.
-	if err := b.nc.FlushTimeout(attemptTimeout); err != nil {
-		b.log.Warn("service not announced yet", "service", name, "error", err)
+	if b.nc.IsConnected() {
+		if err := b.nc.FlushTimeout(attemptTimeout); err != nil {
+			b.log.Warn("service not announced yet", "service", name, "error", err)
+		}
 	}
 	return func() {
 		b.mu.Lock()
@@ -81,13 +83,29 @@ func (s *service) subscribe(subject string) (err error) {
 	return nil
 }
 
+// drainTimeout is how long a server may take to say that no request is on its way
+// any more.
+const drainTimeout = 2 * time.Second
+
+// stop takes no more requests and waits for the handlers that run. From a server
+// that is gone nothing comes any more, and nothing is waited for.
 func (s *service) stop() {
 	s.once.Do(func() {
-		if err := s.sub.Drain(); err != nil {
-			s.bus.log.Debug("service not drained", "error", err)
-			return
+		log := s.bus.log
+		if s.bus.cut.Load() == nil {
+			if err := s.sub.Drain(); err != nil {
+				log.Debug("service not drained", "error", err)
+				return
+			}
+			select {
+			case <-s.ended:
+				return
+			case <-time.After(drainTimeout):
+			}
 		}
-		<-s.ended
+		if err := s.sub.Unsubscribe(); err != nil {
+			log.Debug("service not unsubscribed", "error", err)
+		}
 	})
 	s.running.Wait()
 }

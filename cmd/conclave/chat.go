@@ -64,7 +64,7 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	case o.newGroup != "" && o.group != "":
 		return usagef("--new-group and --group exclude each other")
 	}
-	password, err := readPassword(o.user, o.passwordFile)
+	presented, err := credentials(o.user, o.passwordFile)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := c.backend(ctx, o, password)
+	b, err := c.backend(ctx, o, presented)
 	if err != nil {
 		return err
 	}
@@ -127,11 +127,11 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 }
 
 // backend connects to what the flags name.
-func (c *console) backend(ctx context.Context, o chatOptions, password string) (bus.Bus, error) {
+func (c *console) backend(ctx context.Context, o chatOptions, presented jetstream.Credentials) (bus.Bus, error) {
 	if o.xmtp != "" {
 		return xmtp.Open(xmtp.Config{URL: o.xmtp, Logger: c.log})
 	}
-	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: jetstream.Credentials{User: o.user, Password: password}, Logger: c.log})
+	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: presented, Logger: c.log})
 	if errors.Is(err, bus.ErrUnavailable) {
 		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", o.nats, err)
 	}

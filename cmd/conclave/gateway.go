@@ -16,6 +16,7 @@ import (
 
 	"github.com/conclave-chat/conclave/gateway"
 	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/internal/listen"
 	"github.com/conclave-chat/conclave/node"
 )
 
@@ -89,9 +90,9 @@ func loopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// config turns flags into the gateway's configuration.
-func (o *gatewayOptions) config(c *console, n *node.Node) (gateway.Config, error) {
-	config := gateway.Config{Node: n, Origins: o.origins, Logger: c.log}
+// config turns flags into the gateway's configuration, all but its node.
+func (o *gatewayOptions) config(c *console) (gateway.Config, error) {
+	config := gateway.Config{Origins: o.origins, Logger: c.log}
 	if o.rateLimits {
 		config.Limits.Calls, config.Limits.Publishes = gateway.XMTPCalls, gateway.XMTPPublishes
 	}
@@ -132,47 +133,74 @@ func (o *gatewayOptions) config(c *console, n *node.Node) (gateway.Config, error
 	return config, nil
 }
 
-// serveXMTP serves XMTP's API before a node, until stop.
-func (c *console) serveXMTP(o gatewayOptions, n *node.Node) (stop func() error, err error) {
-	config, err := o.config(c, n)
-	if err != nil {
+// A front is where XMTP's API is served: ports that are open, before there is a
+// node to serve. Without --xmtp there are none.
+type front struct {
+	config    gateway.Config
+	listeners []net.Listener
+	says      []string // where each is
+}
+
+// openXMTP opens the ports of XMTP's API.
+func (c *console) openXMTP(o gatewayOptions) (_ *front, err error) {
+	f := &front{}
+	if o.listen == "" {
+		return f, nil
+	}
+	if f.config, err = o.config(c); err != nil {
 		return nil, err
 	}
-	g, err := gateway.New(config)
-	if err != nil {
-		return nil, err
-	}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
 	scheme := "http"
-	if config.TLS != nil {
+	if f.config.TLS != nil {
 		scheme = "https"
 	}
-	var listeners []net.Listener
-	var says []string
 	for _, at := range []struct{ flag, address, what string }{
 		{"--xmtp", o.listen, "XMTP API at"}, {"--xmtp-web", o.web, "XMTP API for browsers at"},
 	} {
 		if at.address == "" {
 			continue
 		}
-		l, err := net.Listen("tcp", at.address)
+		l, err := listen.TCP(at.address)
 		if err != nil {
-			for _, l := range listeners {
-				l.Close()
-			}
 			return nil, fmt.Errorf("%s: %w", at.flag, err)
 		}
-		listeners = append(listeners, l)
-		says = append(says, fmt.Sprintf("%s %s://%s", at.what, scheme, l.Addr()))
+		f.listeners = append(f.listeners, l)
+		f.says = append(f.says, fmt.Sprintf("%s %s://%s", at.what, scheme, l.Addr()))
 		if !loopback(at.address) && o.clientCA == "" && o.tokensFile == "" {
 			clear := ""
-			if config.TLS == nil {
+			if f.config.TLS == nil {
 				clear = ", and who watches the wire sees who talks to whom: give --tls-cert and --tls-key, or put a proxy before it"
 			}
 			fmt.Fprintf(c.err, "warning: whoever reaches %s may read and publish, as on XMTP's own network: --tokens-file or --client-ca close it%s\n", l.Addr(), clear)
 		}
 	}
+	return f, nil
+}
+
+// close closes the ports. Those that were served are closed already.
+func (f *front) close() {
+	for _, l := range f.listeners {
+		l.Close()
+	}
+}
+
+// serve serves XMTP's API before a node, until stop.
+func (f *front) serve(c *console, n *node.Node) (stop func() error, err error) {
+	if len(f.listeners) == 0 {
+		return func() error { return nil }, nil
+	}
+	f.config.Node = n
+	g, err := gateway.New(f.config)
+	if err != nil {
+		return nil, err
+	}
 	var serving errgroup.Group
-	for i, l := range listeners {
+	for i, l := range f.listeners {
 		serving.Go(func() error {
 			err := g.Serve(l)
 			if err != nil {
@@ -180,7 +208,7 @@ func (c *console) serveXMTP(o gatewayOptions, n *node.Node) (stop func() error, 
 			}
 			return err
 		})
-		fmt.Fprintln(c.out, says[i])
+		fmt.Fprintln(c.out, f.says[i])
 	}
 	return func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/conclave-chat/conclave"
+	"github.com/conclave-chat/conclave/bus/jetstream"
 	"github.com/conclave-chat/conclave/identity/ethereum"
 )
 
@@ -71,7 +72,7 @@ func databaseKey(wallet *ethereum.Key) (conclave.Key, error) {
 // passphrase reads it from a file, or asks at a terminal.
 func (c *console) passphrase(file string) (string, error) {
 	if file != "" {
-		return readSecret(file)
+		return jetstream.ReadSecret(file)
 	}
 	in, ok := c.in.(*os.File)
 	if !ok || !isTerminal(in) {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream"
 	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/internal/listen"
 	"github.com/conclave-chat/conclave/internal/telemetry"
 	"github.com/conclave-chat/conclave/node"
 )
@@ -92,15 +90,17 @@ func (o serveOptions) busConfig(c *console) (jetstream.Config, error) {
 	case o.nats == "" && o.replicas > 1:
 		return jetstream.Config{}, usagef("--replicas belongs to --nats: one server keeps one copy")
 	}
-	password, err := readPassword(o.user, o.passwordFile)
-	if err != nil {
-		return jetstream.Config{}, err
-	}
-	return jetstream.Config{
+	config := jetstream.Config{
 		Dir: busDir(o.dir), URL: o.nats, Listen: o.listen, Replicas: o.replicas, Shards: o.shards,
-		Credentials: jetstream.Credentials{User: o.user, Password: password},
-		Logger:      c.log,
-	}, nil
+		Wait:   true,
+		Logger: c.log,
+	}
+	var err error
+	if config.Credentials, err = credentials(o.user, o.passwordFile); err == nil && o.dir != "" && o.user != "" {
+		config.Credentials.PasswordFile = ""
+		config.Credentials.Password, err = jetstream.ReadSecret(o.passwordFile)
+	}
+	return config, err
 }
 
 func busDir(dir string) string {
@@ -110,28 +110,13 @@ func busDir(dir string) string {
 	return filepath.Join(dir, "bus")
 }
 
-// readPassword reads the password that goes with a user.
-func readPassword(user, file string) (string, error) {
-	if (user == "") != (file == "") {
-		return "", usagef("--user and --password-file belong together")
+// credentials are what a NATS server is shown. The file is read again whenever it
+// asks, so that a password can be replaced while this runs.
+func credentials(user, passwordFile string) (jetstream.Credentials, error) {
+	if (user == "") != (passwordFile == "") {
+		return jetstream.Credentials{}, usagef("--user and --password-file belong together")
 	}
-	if file == "" {
-		return "", nil
-	}
-	return readSecret(file)
-}
-
-// readSecret reads a one-line secret.
-func readSecret(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	secret := strings.TrimRight(string(b), "\r\n")
-	if secret == "" || strings.ContainsAny(secret, "\r\n") {
-		return "", fmt.Errorf("%s is to hold one line, with the secret", file)
-	}
-	return secret, nil
+	return jetstream.Credentials{User: user, PasswordFile: passwordFile}, nil
 }
 
 func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
@@ -151,7 +136,14 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer wallets.Close()
-	var ready atomic.Bool
+	// Ports first: one that is taken is said before a log is opened, and a
+	// supervisor sees how far the opening is.
+	front, err := c.openXMTP(o.gateway)
+	if err != nil {
+		return err
+	}
+	defer front.close()
+	var ready readiness
 	counted := telemetry.Nop()
 	if o.http != "" {
 		metrics, err := telemetry.Prometheus()
@@ -170,7 +162,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	b, err := jetstream.Open(ctx, config)
 	if err != nil {
-		return explainBus(o, err)
+		return explainBus(ctx, o, err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	// Requests at work are finished on SIGTERM: the node outlives ctx.
@@ -180,14 +172,12 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer n.Close()
-	if o.gateway.listen != "" {
-		stop, failed := c.serveXMTP(o.gateway, n)
-		if failed != nil {
-			return failed
-		}
-		defer func() { err = errors.Join(err, stop()) }()
+	stop, err := front.serve(c, n)
+	if err != nil {
+		return err
 	}
-	ready.Store(true)
+	defer func() { err = errors.Join(err, stop()) }()
+	ready.ask(b.Ready)
 	at := o.nats
 	if at == "" {
 		at = b.ClientURL()
@@ -195,38 +185,57 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	info := b.Info()
 	fmt.Fprintf(c.out, "serving at %s, %d shards, log %.16s\n", at, info.Shards, info.Incarnation)
 	<-ctx.Done()
-	ready.Store(false)
+	ready.ask(func() error { return errDraining })
 	fmt.Fprintln(c.out, "draining")
 	return nil
 }
 
 // explainBus says what to do about a log that does not open.
-func explainBus(o serveOptions, err error) error {
+func explainBus(ctx context.Context, o serveOptions, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrConfig):
 		return usageError{err}
 	case errors.Is(err, bus.ErrUnavailable) && o.nats != "":
 		return fmt.Errorf("no NATS server answers at %s: start one there, or give --dir: %w", o.nats, err)
+	case ctx.Err() != nil:
+		return errors.New("interrupted before the log was open: nothing has changed")
 	}
 	return err
 }
 
+// readiness is what /readyz answers: opening, until it is told whom to ask.
+type readiness struct{ why atomic.Pointer[func() error] }
+
+var (
+	errOpening  = errors.New("opening")
+	errDraining = errors.New("draining")
+)
+
+func (r *readiness) ask(why func() error) { r.why.Store(&why) }
+
+func (r *readiness) now() error {
+	if why := r.why.Load(); why != nil {
+		return (*why)()
+	}
+	return errOpening
+}
+
 // serveHTTP answers what a supervisor and Prometheus ask.
-func (c *console) serveHTTP(listen string, metrics *telemetry.Exporter, ready *atomic.Bool) (stop func(), address string, err error) {
-	l, err := net.Listen("tcp", listen)
+func (c *console) serveHTTP(address string, metrics *telemetry.Exporter, ready *readiness) (stop func(), at string, err error) {
+	l, err := listen.TCP(address)
 	if err != nil {
 		return nil, "", fmt.Errorf("--http: %w", err)
 	}
-	say := func(w http.ResponseWriter, ok bool) {
-		if !ok {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+	say := func(w http.ResponseWriter, why error) {
+		if why != nil {
+			http.Error(w, "not ready: "+oneLine(why), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, true) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { say(w, ready.Load()) })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { say(w, ready.now()) })
 	mux.Handle("GET /metrics", metrics.Handler())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	served := make(chan struct{})

@@ -21,7 +21,7 @@ const module = "github.com/conclave-chat/conclave"
 // decides, and a folder's sub-packages share its floor and may import one
 // another.
 var floors = map[string]int{
-	"bus": 0, "proto": 0, "internal/telemetry": 0,
+	"bus": 0, "proto": 0, "internal/telemetry": 0, "internal/listen": 0,
 	"mls": 1, "identity": 1, "content": 1,
 	"group":       2,
 	"persistence": 3,

@@ -1,0 +1,73 @@
+package conclave_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"testing"
+
+	"github.com/conclave-chat/conclave"
+	"github.com/conclave-chat/conclave/bus/jetstream"
+)
+
+// A host is opened while its NATS server is down: it waits until its context
+// ends, and is there when the server is.
+func TestOpenWaitsForNATS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	l.Close()
+	log, said := watchedLog(t, "bus cannot be reached yet, waiting for it")
+	config := conclave.Config{Dir: t.TempDir(), NATS: "nats://" + at, ServeNode: true, Logger: log}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := conclave.Open(ctx, config)
+		failed <- err
+	}()
+	<-said
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Fatalf("given up: %v", err)
+	}
+
+	go func() {
+		h, err := conclave.Open(t.Context(), config)
+		if err == nil {
+			err = h.Close(t.Context())
+		}
+		failed <- err
+	}()
+	<-said
+	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := <-failed; err != nil {
+		t.Fatalf("once it is there: %v", err)
+	}
+}
+
+// watchedLog is a logger, and a channel that hears each record of a message.
+func watchedLog(t *testing.T, message string) (*slog.Logger, <-chan struct{}) {
+	said := make(chan struct{}, 100)
+	return slog.New(logWatch{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}), message, said}), said
+}
+
+type logWatch struct {
+	slog.Handler
+	message string
+	said    chan<- struct{}
+}
+
+func (w logWatch) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == w.message {
+		w.said <- struct{}{}
+	}
+	return w.Handler.Handle(ctx, r)
+}
