@@ -215,6 +215,22 @@ func (v Conversations) StreamActive(ctx context.Context) iter.Seq2[ActiveChange,
 	})
 }
 
+// A StandingChange says that this installation stands otherwise to a group's log,
+// and why where it does not simply follow it.
+type StandingChange struct {
+	Group    *Group
+	Standing Standing
+	Reason   string
+}
+
+// StreamStandings yields each change of Info.Standing in any group, for services
+// that raise an alarm where one cannot go on.
+func (v Conversations) StreamStandings(ctx context.Context) iter.Seq2[StandingChange, error] {
+	return stream(ctx, v.client, actors.Scope{}, actors.StreamStandings, func(it actors.Item) (StandingChange, error) {
+		return StandingChange{&Group{v.client, it.Group}, it.Standing, it.Reason}, nil
+	})
+}
+
 func stream[T any](ctx context.Context, c *Client, scope actors.Scope, kind actors.StreamKind, show func(actors.Item) (T, error)) iter.Seq2[T, error] {
 	st, err := c.host.system.Stream(ctx, c.info.ID, scope, kind)
 	if err != nil {

@@ -56,6 +56,20 @@ type Member struct {
 	Installations []InstallationID // those in the group
 }
 
+// A Standing says how an installation stands to a group's log.
+type Standing = group.Standing
+
+const (
+	StandingFollowing Standing = group.Following // it has what the log has
+	StandingWaiting   Standing = group.Waiting   // something has to be looked up before it goes on
+	StandingApart     Standing = group.Apart     // by what the log holds the others are elsewhere; it goes on as before
+	StandingLost      Standing = group.Lost      // the log lost what it had read, and may have it again
+	StandingPaused    Standing = group.Paused    // the group asks for a newer client
+	StandingRevoked   Standing = group.Revoked   // its inbox has taken this installation back
+	StandingStranded  Standing = group.Stranded  // the others went on without it: remove it and add it again
+	StandingInactive  Standing = group.Inactive  // it is no member any more
+)
+
 // Info is what a group is like at one moment.
 type Info struct {
 	Name        string
@@ -65,15 +79,17 @@ type Info struct {
 	AddedBy     string // the inbox that added this installation; empty for a group made here
 	CreatedAt   time.Time
 	Epoch       uint64
-	Active      bool   // this installation is a member
-	Stalled     string // why the group cannot go on here; empty: it can
-	Forked      bool   // the group's commit log says that the others are in another epoch
+	Active      bool     // this installation is a member
+	Standing    Standing // how this installation stands to the group's log
+	Stalled     string   // why it does not simply follow it; empty: it does, or is no member
+	Forked      bool     // the group's commit log says that the others are in another epoch
 }
 
 // Info reads the group's metadata and state, from the local database.
 func (g *Group) Info(ctx context.Context) (Info, error) {
 	return look(ctx, g, func(r *group.Replica) Info {
 		m := r.Metadata()
+		standing, reason := r.Standing()
 		return Info{
 			Name:        m.Attributes[group.AttributeName],
 			ImageURL:    m.Attributes[group.AttributeImageURL],
@@ -83,7 +99,8 @@ func (g *Group) Info(ctx context.Context) (Info, error) {
 			CreatedAt:   r.Created(),
 			Epoch:       r.Epoch(),
 			Active:      r.Active(),
-			Stalled:     r.Stalled(),
+			Standing:    standing,
+			Stalled:     reason,
 			Forked:      r.Forked(),
 		}
 	})

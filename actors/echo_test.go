@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/internal/telemetry"
 )
 
 // lateAnswers is a bus whose log is faster than its answers: what is published
@@ -32,7 +33,7 @@ func TestEchoBeforeAnswer(t *testing.T) {
 		id := w.group(p[0])
 		w.add(p[0], id, p[1])
 		w.say(p[0], id, "one")
-		if n := w.tel.Stalls.Value(); n != 0 {
+		if n := w.tel.Standings.Of(telemetry.StandingLost).Value(); n != 0 {
 			t.Errorf("%d stalls: a replica believed that the log went backwards", n)
 		}
 		w.ok(w.sys.SyncWelcomes(w.ctx, p[1]))

@@ -88,8 +88,10 @@ func (a *groupActor) emit(e group.Event) {
 			}
 			delete(a.senders, e.Message.ID)
 		}
-	case group.Stalled:
-		a.sys.log.Error("group stalled", groupAttr(a.id), installationAttr(a.in.id), keyReason, e.Reason)
+	case group.StandingChanged:
+		if e.Reason != "" {
+			a.sys.log.Error("group stalled", groupAttr(a.id), installationAttr(a.in.id), keyStanding, e.Standing.String(), keyReason, e.Reason)
+		}
 	case group.ForkChanged:
 		if e.Forked {
 			a.sys.log.Error("group forked: the commit log has another epoch", groupAttr(a.id), installationAttr(a.in.id))

@@ -364,7 +364,7 @@ func (a *groupActor) settle() {
 	}
 	outstanding := a.replica.Outstanding()
 	a.syncs = slices.DeleteFunc(a.syncs, func(s pendingSync) bool {
-		if a.ended < s.read || !a.replica.Paused() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
+		if a.ended < s.read || a.replica.Sends() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
 			return false
 		}
 		s.reply.Answer(nil, nil)

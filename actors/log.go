@@ -13,6 +13,7 @@ const (
 	keyInstallation = "installation"
 	keyErr          = "err"
 	keyReason       = "reason"
+	keyStanding     = "standing"
 	keyCount        = "count"
 	keyDelay        = "delay"
 )

@@ -52,7 +52,7 @@ func (c *checks) due(id GroupID, now time.Time, every time.Duration, first bool)
 
 // check looks at the members from time to time while nothing is sent.
 func (a *groupActor) check(ctx *engine.Context) error {
-	if !a.replica.Active() || a.replica.Paused() || !a.sys.checks.due(a.id, a.sys.cfg.Now(), checkOnSync, false) {
+	if !a.replica.Sends() || !a.sys.checks.due(a.id, a.sys.cfg.Now(), checkOnSync, false) {
 		return nil
 	}
 	return a.step(ctx, group.CheckMembers{})

@@ -45,14 +45,17 @@ const (
 	StreamMessages      StreamKind = iota + 1 // published messages, each once, in each group's order
 	StreamConversations                       // groups that this installation joins
 	StreamActive                              // groups that this installation becomes a member of, or stops being one
+	StreamStandings                           // how it stands to its groups' logs
 )
 
 // An Item is one piece of news.
 type Item struct {
 	Group        GroupID
-	Message      group.Message // of StreamMessages
-	Active       bool          // of StreamActive
-	Conversation Conversation  // of StreamConversations
+	Message      group.Message  // of StreamMessages
+	Active       bool           // of StreamActive
+	Standing     group.Standing // of StreamStandings, with its reason
+	Reason       string
+	Conversation Conversation // of StreamConversations
 }
 
 const (
@@ -80,6 +83,8 @@ func (r *streams) emit(in InstallationID, c Conversation, e group.Event) {
 		r.tell(in, c, StreamActive, Item{Group: c.ID, Active: true})
 	case group.Deactivated:
 		r.tell(in, c, StreamActive, Item{Group: c.ID})
+	case group.StandingChanged:
+		r.tell(in, c, StreamStandings, Item{Group: c.ID, Standing: e.Standing, Reason: e.Reason})
 	}
 }
 

@@ -330,8 +330,8 @@ func (s *System) count(e group.Event) {
 		t.Epochs.Inc()
 	case group.Rejected:
 		t.Rejected.Of(reasonOf(e.Reason)).Inc()
-	case group.Stalled:
-		t.Stalls.Inc()
+	case group.StandingChanged:
+		t.Standings.Of(standingWord(e.Standing)).Inc()
 	case group.ForkChanged:
 		if e.Forked {
 			t.Forks.Inc()
@@ -356,6 +356,20 @@ func reasonOf(err error) telemetry.Reason {
 		}
 	}
 	return telemetry.ReasonOther
+}
+
+// standingWord counts a standing under its own word.
+func standingWord(st group.Standing) telemetry.Standing {
+	return map[group.Standing]telemetry.Standing{
+		group.Following: telemetry.StandingFollowing,
+		group.Waiting:   telemetry.StandingWaiting,
+		group.Apart:     telemetry.StandingApart,
+		group.Lost:      telemetry.StandingLost,
+		group.Paused:    telemetry.StandingPaused,
+		group.Revoked:   telemetry.StandingRevoked,
+		group.Stranded:  telemetry.StandingStranded,
+		group.Inactive:  telemetry.StandingInactive,
+	}[st]
 }
 
 // kindOf names an actor's kind for logs and metrics: never an id.

@@ -40,7 +40,7 @@ func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
 
 // applyCommit is the one way into an epoch, for own and foreign commits.
 func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own *intent) error {
-	if s.dead {
+	if !s.may().applies {
 		s.reject(d, hash, errLeftBehind)
 		if own != nil && own.state != stateFailed {
 			s.fail(own, errLeftBehind)
@@ -69,7 +69,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		if errors.Is(err, mls.ErrCannotDecryptPath) {
 			// Everybody else goes on without us: a member's doing, or a fault.
-			s.strand(fmt.Sprintf("commit %d by %s cannot be followed", d.ID, v.actor))
+			s.met(leftBehind, "commit %d by %s cannot be followed", d.ID, v.actor)
 		}
 		return nil
 	}
@@ -97,23 +97,26 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
 	before := s.group
-	s.enter(next, v.after)
+	s.enter(next, v.after, c.Context().Extensions)
 	s.recordApplied(d, before)
 	s.settle(d, own)
 	return nil
 }
 
-// enter makes a new epoch the current one, and saves it.
-func (s *step) enter(next *mls.Group, meta *Metadata) {
+// enter makes a new epoch the current one, and saves it. The MLS state of a
+// removed member stays what it was before, so what the group has become is kept
+// beside it.
+func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 	s.saveMLS(next.Rows(s.saved))
 	s.group, s.saved, s.meta, s.opened = next, next, meta, s.phase()
 	s.dirt = true
-	s.lost = false
-	s.resume() // whatever it was about, the group goes on and so do we
 	if !next.Active() {
+		s.met(wasTakenOut, "")
+		s.last = metadataOf(exts)
 		s.emit(Deactivated{})
 		return
 	}
+	s.met(epochEntered, "") // whatever it was about, the group goes on and so do we
 	s.addStorageKey()
 	s.emit(EpochChanged{Epoch: next.Epoch()})
 }

@@ -162,7 +162,7 @@ func CommitRecords(rows RowReader, after uint64) (records []CommitRecord, err er
 // consensus is the key that the log began with, nil where it is empty.
 func (r *Replica) SignCommits(records []CommitRecord, consensus ed25519.PublicKey) []*mlsapi.PublishCommitLogRequest {
 	seed, err := hex.DecodeString(r.meta.Attributes[attributeCommitLogSigner])
-	if err != nil || len(seed) != ed25519.SeedSize || !r.Active() || r.lost || r.dead || !r.keepsCommitLog() {
+	if err != nil || len(seed) != ed25519.SeedSize || !r.Active() || r.standing == Lost || r.standing == Stranded || !r.keepsCommitLog() {
 		return nil
 	}
 	key := ed25519.NewKeyFromSeed(seed)

@@ -20,6 +20,7 @@
 //	validate.go   what a commit must satisfy beyond RFC 9420
 //	join.go       creating, joining, joining again
 //	snapshot.go   rows, and how a replica comes back
+//	standing.go   how a replica stands to its log: the table
 //	rewind.go     when the log goes backwards
 //	commitlog.go  how members notice that they stand in different epochs
 //	history.go    reading messages back

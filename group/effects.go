@@ -89,10 +89,11 @@ type (
 	Activated struct{}
 	// Deactivated: this installation was removed. History stays readable.
 	Deactivated struct{}
-	// Stalled: the replica cannot go on until something outside changes.
-	Stalled struct{ Reason string }
-	// Resumed: a stalled replica goes on.
-	Resumed struct{}
+	// StandingChanged: the replica stands otherwise to its group's log.
+	StandingChanged struct {
+		Standing Standing
+		Reason   string // empty where it follows or is Inactive
+	}
 	// Rejected: an envelope was read past without effect.
 	Rejected struct {
 		ID     uint64
@@ -113,15 +114,14 @@ type (
 	}
 )
 
-func (MessageChanged) event() {}
-func (EpochChanged) event()   {}
-func (Activated) event()      {}
-func (Deactivated) event()    {}
-func (Stalled) event()        {}
-func (Resumed) event()        {}
-func (Rejected) event()       {}
-func (ForkChanged) event()    {}
-func (IntentDone) event()     {}
+func (MessageChanged) event()  {}
+func (EpochChanged) event()    {}
+func (Activated) event()       {}
+func (Deactivated) event()     {}
+func (StandingChanged) event() {}
+func (Rejected) event()        {}
+func (ForkChanged) event()     {}
+func (IntentDone) event()      {}
 
 // A Row is one change of the store. Rows of a table with Shared set belong to
 // all co-hosted members of the group: whoever comes first writes one, sealed

@@ -76,7 +76,7 @@ func (r *Replica) JudgeWithKey(t testing.TB, message, key []byte) error {
 
 // JoinSignedBy is Join where mls has taken a leaf for the welcome's signer.
 func JoinSignedBy(env Env, g *mls.Group, leaf mls.LeafIndex, c JoinConfig) error {
-	s := &step{Replica: Replica{env: env.withDefaults(), id: g.GroupID()}}
+	s := &step{Replica: Replica{env: env.withDefaults(), id: g.GroupID(), position: position{standing: Following}}}
 	return s.welcomed(g, &mls.JoinInfo{Signer: leaf}, c)
 }
 

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -64,19 +63,13 @@ func (s *step) lookAtMembers() {
 }
 
 // checked turns a check into a Refresh of the members that have moved; nil
-// where none has. An own inbox that has taken this installation back leaves
-// nothing to send: nobody can commit its own removal, and others will.
+// where none has.
 func (s *step) checked(it *intent) *intent {
 	var moved []string
 	for _, in := range it.got.Inboxes {
 		old, member := s.meta.Members[in.Inbox]
 		if !member || in.Sequence <= old {
 			continue
-		}
-		if in.Inbox == s.env.Inbox && s.revokedAt(in.Sequence) {
-			s.done(it, ErrRevoked)
-			s.stall(ErrRevoked.Error())
-			return nil
 		}
 		moved = append(moved, in.Inbox)
 	}
@@ -96,13 +89,22 @@ func (s *step) revokedAt(sequence uint64) bool {
 	return exact && !ownsInstallation(state, s.env.installation())
 }
 
-// isRevoked reports whether this installation knows that it was taken back.
-func (s *step) isRevoked() bool { return s.stalled == ErrRevoked.Error() }
+// revoke: what was fetched for an intent shows that the own inbox has taken this
+// installation back. Then there is nothing to send: nobody can commit its own
+// removal, others will, and they refuse what this installation commits.
+func (s *step) revoke(it *intent) {
+	s.met(takenBack, ErrRevoked.Error())
+	if it.isCheck() {
+		s.done(it, ErrRevoked)
+		return
+	}
+	s.fail(it, ErrRevoked)
+}
 
 // failRevoked: a revoked installation sends nothing more. What is on its way is
 // settled by the log.
 func (s *step) failRevoked() {
-	if !s.isRevoked() {
+	if s.standing != Revoked {
 		return
 	}
 	s.failEach(func(it *intent) bool { return it.state == statePlanned || it.state == stateFetching }, ErrRevoked)
@@ -115,11 +117,6 @@ func (s *step) pauseBelow(m *Metadata) bool {
 	if versionAtLeast(s.env.Version, want) {
 		return false
 	}
-	s.pause(fmt.Sprintf("the group needs version %s of its clients", want))
+	s.met(newerDemanded, "the group needs version %s of its clients", want)
 	return true
-}
-
-func (s *step) pause(reason string) {
-	s.paused = true
-	s.stall(reason)
 }

@@ -327,7 +327,7 @@ func (s *step) caughtUpTo(in CaughtUp) error {
 		return nil // an older read, or one that stopped at a delivery that waits
 	}
 	s.caughtUp, s.reading = true, 0
-	if s.paused {
+	if !s.may().reads {
 		return nil // what was in flight may be in what is not read
 	}
 	for _, it := range s.intents {
@@ -351,7 +351,7 @@ func (s *step) resend(it *intent) {
 			err = ErrRefused
 		}
 		s.fail(it, fmt.Errorf("%w: %s", err, it.reason))
-	case (it.sealed.epoch != s.group.Epoch() || s.stranded()) && !it.isReoffer():
+	case (it.sealed.epoch != s.group.Epoch() || !s.may().sends) && !it.isReoffer():
 		s.unseal(it)
 	case it.isSend() && it.sealed.turn != s.turns:
 		// Later messages are on their way, and receivers open few out of

@@ -95,7 +95,7 @@ func Create(env Env, c CreateConfig) (*Replica, Effects, error) {
 	if err != nil {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
 	}
-	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, caughtUp: true}}
+	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, position: position{standing: Following}, caughtUp: true}}
 	s.rotated, s.appliedAt = c.Now, c.Now // the creator's keys are of no key package
 	if err := s.begun(g); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
@@ -175,7 +175,7 @@ func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 	if len(g.GroupID()) != groupIDSize {
 		return nil, Effects{}, errWrongGroup
 	}
-	s := &step{Replica: Replica{env: env, id: g.GroupID()}}
+	s := &step{Replica: Replica{env: env, id: g.GroupID(), position: position{standing: Following}}}
 	if err := s.welcomed(g, info, c); err != nil {
 		return nil, Effects{}, err
 	}
@@ -193,7 +193,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		switch {
 		case g.Epoch() <= p.group.Epoch():
 			return ErrStaleWelcome
-		case c.InOrder && p.group.Active() && (p.stalled == "" || p.Waiting()) && p.cursor < c.Welcome.Cursor:
+		case c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor:
 			return ErrBehind
 		}
 	}

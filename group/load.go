@@ -45,10 +45,16 @@ func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
-	if !s.stranded() {
-		s.stalled = "" // whatever it waited for is asked for again
-		s.pauseBelow(s.meta)
+	if !s.group.Active() {
+		s.met(wasTakenOut, "") // where the rows are of a version that did not keep it
 	}
+	if s.last != nil {
+		if s.meta, err = s.decode(s.last); err != nil {
+			return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+		}
+	}
+	s.met(wasLoaded, "") // whatever it waited for is asked for again
+	s.pauseBelow(s.meta)
 	if s.group.Active() {
 		s.read()
 	}

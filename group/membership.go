@@ -165,8 +165,8 @@ func (s *step) noteRemoved(keys [][]byte, epoch uint64) {
 
 // wasRemoved reports whether an installation was taken out after an epoch in
 // which it could seal, even if it is a member again.
-func (s *step) wasRemoved(installation []byte, epoch uint64) bool {
-	return epoch != s.group.Epoch() && slices.ContainsFunc(s.removals, func(r removal) bool {
-		return r.epoch > epoch && bytes.Equal(r.installation, installation)
+func (r *Replica) wasRemoved(installation []byte, epoch uint64) bool {
+	return (epoch != r.group.Epoch() || r.standing == Inactive) && slices.ContainsFunc(r.removals, func(out removal) bool {
+		return out.epoch > epoch && bytes.Equal(out.installation, installation)
 	})
 }

@@ -117,6 +117,16 @@ func decodeMetadata(exts mls.Extensions) (*Metadata, error) {
 	return m, nil
 }
 
+// metadataOf returns the extensions that metadata is read from.
+func metadataOf(exts mls.Extensions) (of mls.Extensions) {
+	for _, t := range []mls.ExtensionType{extImmutableMetadata, extMutableMetadata, extMembership, extPermissions} {
+		if data, ok := exts.Get(t); ok {
+			of = append(of, mls.Extension{Type: t, Data: data})
+		}
+	}
+	return of
+}
+
 var (
 	errLengthPrefix = errors.New("group: bad length prefix")
 	errListMissing  = errors.New("group: admin list missing")

@@ -50,7 +50,12 @@ func (s *step) fetched(in Fetched) error {
 	if it == nil || it.state != stateFetching {
 		return nil
 	}
-	s.change(it, func(it *intent) { it.state, it.got = statePlanned, &in })
+	it = s.change(it, func(it *intent) { it.state, it.got = statePlanned, &in })
+	for _, inbox := range in.Inboxes {
+		if inbox.Inbox == s.env.Inbox && s.revokedAt(inbox.Sequence) {
+			s.revoke(it)
+		}
+	}
 	return nil
 }
 

@@ -16,7 +16,7 @@ const pastEpochs = 3
 // delivered reads one envelope of the log.
 func (s *step) delivered(d Delivered) error {
 	switch {
-	case d.ID <= s.cursor || !s.group.Active() || s.paused:
+	case d.ID <= s.cursor || !s.may().reads:
 		return nil // read before; or not ours to read, or not yet
 	case s.waiting != nil:
 		return nil // the log is read again from the cursor when the wait is over
@@ -96,8 +96,11 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
 			// Its keys are lost here. After a rollback the others have
 			// followed it; otherwise that shows in what they do next.
-			s.dead, s.lost = s.heal, true
-			s.stall(fmt.Sprintf("own commit %d is not known to this store", d.ID))
+			o := commitsLost
+			if s.heal {
+				o = leftBehind
+			}
+			s.met(o, "own commit %d is not known to this store", d.ID)
 		}
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
 		err = errFutureEpoch
@@ -206,7 +209,7 @@ func (s *step) reject(d Delivered, hash [32]byte, reason error) {
 func (s *step) wait(d Delivered, need []IdentityAt) {
 	s.waiting = &d
 	s.fx.Resolve = need
-	s.stall(fmt.Sprintf("envelope %d waits for inbox %s at %d", d.ID, need[0].Inbox, need[0].Sequence))
+	s.met(needsInput, "envelope %d waits for inbox %s at %d", d.ID, need[0].Inbox, need[0].Sequence)
 }
 
 // resolved: what the waiting delivery asked for was looked up.
@@ -216,7 +219,7 @@ func (s *step) resolved() error {
 	}
 	d := *s.waiting
 	s.waiting, s.settled = nil, true
-	s.resume()
+	s.met(inputCame, "")
 	if err := s.receive(d); err != nil {
 		return err
 	}

@@ -100,7 +100,6 @@ type Replica struct {
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
 	settled  bool       // what the waiting delivery asked for was looked up
-	paused   bool       // until a newer version of this client loads the replica
 }
 
 // facts are what does not change while the installation is a member.
@@ -114,30 +113,30 @@ type facts struct {
 
 // position is where the replica stands. It is the meta row.
 type position struct {
-	cursor     uint64    // ID of the last envelope read
-	lastCommit uint64    // ID of the newest envelope on the commits topic
-	opened     uint64    // messages opened since the ratchets were saved
-	next       uint64    // number of the next intent
-	marks      uint64    // reads asked for
-	rewinds    uint64    // times the cursor went backwards
-	rejected   uint64    // envelopes rejected; the next slot of that table
-	stalled    string    // why it cannot go on; empty: it can
-	lost       bool      // alone in its epoch until the others turn up in it
-	dead       bool      // the others went on without this replica: only a welcome brings it back
-	putBack    time.Time // the Env.PutBack that it knows of
-	heal       bool      // it has just learnt of it: a key update comes before anything is sent
-	applied    uint64    // ID of the last commit that was applied
-	commit     [32]byte  // its hash
-	kept       uint64    // the row with the last own commit's bytes; see rewind.go
-	keptAt     uint64    // its ID
-	appliedAt  time.Time // when the log had it, or had the welcome
-	rotated    time.Time // when this member last committed a path of its own; zero: its keys are its key package's
-	leaving    []string  // inboxes that asked to be removed, sorted
-	removals   []removal // of the last epochs
-	heard      []echo    // of the last epochs
-	trail      []Applied // the last commits that were applied or rejected
-	forked     bool      // by the group's commit log, the others are elsewhere
-	keeps      bool      // this member publishes to that log
+	cursor     uint64 // ID of the last envelope read
+	lastCommit uint64 // ID of the newest envelope on the commits topic
+	opened     uint64 // messages opened since the ratchets were saved
+	next       uint64 // number of the next intent
+	marks      uint64 // reads asked for
+	rewinds    uint64 // times the cursor went backwards
+	rejected   uint64 // envelopes rejected; the next slot of that table
+	standing   Standing
+	why        string         // it is not Following
+	last       mls.Extensions // of a removed member: the group's metadata as the removal left it
+	putBack    time.Time      // the Env.PutBack that it knows of
+	heal       bool           // it has just learnt of it: a key update comes before anything is sent
+	applied    uint64         // ID of the last commit that was applied
+	commit     [32]byte       // its hash
+	kept       uint64         // the row with the last own commit's bytes; see rewind.go
+	keptAt     uint64         // its ID
+	appliedAt  time.Time      // when the log had it, or had the welcome
+	rotated    time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
+	leaving    []string       // inboxes that asked to be removed, sorted
+	removals   []removal      // of the last epochs
+	heard      []echo         // of the last epochs
+	trail      []Applied      // the last commits that were applied or rejected
+	forked     bool           // by the group's commit log, the others are elsewhere
+	keeps      bool           // this member publishes to that log
 }
 
 // ID returns the group's id.
@@ -158,9 +157,6 @@ func (r *Replica) Metadata() *Metadata { return r.meta }
 // Cursor returns the ID of the last envelope read: the log is read after it.
 func (r *Replica) Cursor() uint64 { return r.cursor }
 
-// Stalled returns why the replica cannot go on; empty where it can.
-func (r *Replica) Stalled() string { return r.stalled }
-
 // Created returns when the group was created here or the welcome was sent, and
 // AddedBy the inbox that sent it, empty for a group created here.
 func (r *Replica) Created() time.Time { return r.created }
@@ -172,12 +168,6 @@ func (r *Replica) WelcomeID() uint64 { return r.welcome }
 // Rotated returns when this member last committed a path of its own, by the
 // log's clock. Zero: its keys are still those of its key package.
 func (r *Replica) Rotated() time.Time { return r.rotated }
-
-// Paused reports whether the group asks for a newer client than this one: then
-// nothing is sent, and the log is not read past the commit that asked for it. A
-// welcome to the same group is taken all the same, and what lies before it is not
-// read any more.
-func (r *Replica) Paused() bool { return r.paused }
 
 // Waiting reports whether an envelope waits for Resolved: what lies behind it is
 // not read before that.
@@ -211,6 +201,9 @@ func (r *Replica) Outstanding() []uint64 {
 // claim.
 func (r *Replica) Installations(yield func(installation []byte, inbox string) bool) {
 	for _, leaf := range r.group.Members() {
+		if r.standing == Inactive && r.wasRemoved(leaf.SignatureKey, r.group.Epoch()) {
+			continue // the tree is that from before the removal
+		}
 		inbox, err := inboxOf(leaf.Credential)
 		if err != nil {
 			continue // members' credentials were read when they came in
@@ -323,33 +316,6 @@ func (s *step) put(t Table, key, value []byte) {
 	s.fx.Save = append(s.fx.Save, Row{Table: t, Key: key, Value: value})
 }
 func (s *step) delete(t Table, key []byte) { s.put(t, key, nil) }
-
-// stall makes a state visible in which the replica waits.
-func (s *step) stall(reason string) {
-	if s.stalled != reason && (s.stalled == "" || !s.stranded()) {
-		s.stalled, s.dirt = reason, true
-		s.emit(Stalled{Reason: reason})
-	}
-}
-
-// strand is a stall that only a welcome ends: the others are in an epoch that
-// this replica cannot reach. Commits that fit its own epoch are on a branch that
-// nobody is on.
-func (s *step) strand(reason string) {
-	s.dead = true
-	s.stall(reason)
-}
-
-// stranded reports whether the replica is in an epoch without the others.
-func (s *step) stranded() bool { return s.lost || s.dead }
-
-// resume ends a stall, but not one that is for more than a delivery.
-func (s *step) resume() {
-	if s.stalled != "" && !s.stranded() {
-		s.stalled, s.dirt = "", true
-		s.emit(Resumed{})
-	}
-}
 
 // recentMessages is how far back a message is recognised that comes a second
 // time. Honest senders repeat one within three epochs; it is above

@@ -23,7 +23,7 @@ func (reoffer) input() {}
 func (s *step) rewound(in Rewound) error {
 	if s.waiting != nil && s.waiting.ID > in.End {
 		s.waiting = nil // the log does not hold it any more
-		s.resume()
+		s.met(inputCame, "")
 		s.read()
 	}
 	if !s.group.Active() {
@@ -53,8 +53,7 @@ func (s *step) rewound(in Rewound) error {
 		}
 	}
 	if s.applied > in.End {
-		s.lost = true
-		s.stall(fmt.Sprintf("the log lost commit %d, which was applied", s.applied))
+		s.met(commitsLost, "the log lost commit %d, which was applied", s.applied)
 	}
 	return nil
 }
@@ -122,8 +121,8 @@ func (s *step) keep(it *intent) {
 
 // offeredAgain: the commit that led to this epoch is in the log once more.
 func (s *step) offeredAgain(d Delivered) {
-	s.applied, s.lost = d.ID, false
-	s.resume()
+	s.applied = d.ID
+	s.met(commitsFound, "")
 	if it := s.outstanding(s.commit); it != nil {
 		s.keptAt = d.ID
 		s.drop(it)

@@ -80,7 +80,7 @@ func (h *home) refuses(t *testing.T, at time.Time, data []byte, want error) {
 			if reason = e.Reason; e.ID != id {
 				t.Errorf("%s: rejected %d instead of %d", h.name, e.ID, id)
 			}
-		case group.Resumed:
+		case group.StandingChanged:
 		default:
 			t.Errorf("%s: %T", h.name, e)
 		}

@@ -400,11 +400,8 @@ func (h *home) show() {
 		}
 	}
 	state := ""
-	if !r.Active() {
-		state = " inactive"
-	}
-	if r.Stalled() != "" {
-		state += " stalled"
+	if st, _ := r.Standing(); st != group.Following {
+		state = fmt.Sprintf(" %v", st)
 	}
 	h.printf("%s sees epoch %d%s, name %q, members %v, admins %v, installations %v",
 		h.name, r.Epoch(), state, m.Attributes[group.AttributeName], members, admins, leaves)

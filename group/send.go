@@ -113,7 +113,7 @@ func (s *step) pump() {
 	if !s.group.Active() || !s.caughtUp || s.waiting != nil {
 		return
 	}
-	if s.stalled != "" {
+	if !s.may().sends {
 		s.failRevoked()
 		return
 	}
@@ -133,7 +133,7 @@ func (s *step) pump() {
 			it = s.build(it)
 		}
 		switch {
-		case s.stalled != "":
+		case !s.may().sends:
 			s.failRevoked()
 			return
 		case it == nil:

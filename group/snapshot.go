@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 3 // 1 had no times of commits, no kind and no trail; 2 had no putBack
+	metaFormat     = 4 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 1
@@ -112,12 +112,11 @@ func (s *step) encodeMeta() []byte {
 	for _, n := range []uint64{s.cursor, s.lastCommit, s.opened, s.next, s.marks, s.rewinds, s.rejected, s.applied} {
 		w.uint(n)
 	}
-	w.string(s.stalled)
+	w.uint(uint64(s.standing))
+	w.string(s.why)
 	w.raw(s.commit[:])
 	w.uint(s.kept)
 	w.uint(s.keptAt)
-	w.bool(s.lost)
-	w.bool(s.dead)
 	w.bool(s.heal)
 	w.time(s.rotated)
 	w.time(s.appliedAt)
@@ -143,6 +142,11 @@ func (s *step) encodeMeta() []byte {
 		w.raw(a.Authenticator[:])
 	}
 	w.time(s.putBack)
+	w.uint(uint64(len(s.last)))
+	for _, e := range s.last {
+		w.uint(uint64(e.Type))
+		w.bytes(e.Data)
+	}
 	return w.b
 }
 
@@ -155,10 +159,17 @@ func (r *Replica) decodeMeta(b []byte) error {
 	for _, n := range []*uint64{&r.cursor, &r.lastCommit, &r.opened, &r.next, &r.marks, &r.rewinds, &r.rejected, &r.applied} {
 		*n = d.uint()
 	}
-	r.stalled = d.string()
+	if format > 3 {
+		if r.standing = Standing(d.uint()); r.standing < Following || r.standing > Inactive {
+			d.fail("standing")
+		}
+	}
+	r.why = d.string()
 	d.fixed(r.commit[:])
 	r.kept, r.keptAt = d.uint(), d.uint()
-	r.lost, r.dead = d.bool(), d.bool()
+	if format <= 3 {
+		r.standing = flagged(d.bool(), d.bool(), r.why)
+	}
 	r.heal = d.bool()
 	if format == 1 {
 		if d.bool() {
@@ -187,7 +198,28 @@ func (r *Replica) decodeMeta(b []byte) error {
 	if format > 2 {
 		r.putBack = d.time()
 	}
+	if format > 3 {
+		for n := d.uint(); n > 0 && d.err == nil; n-- {
+			r.last = append(r.last, mls.Extension{Type: mls.ExtensionType(d.uint()), Data: slices.Clone(d.bytes())})
+		}
+	}
 	return d.end()
+}
+
+// flagged is the standing behind the flags of older formats. What a replica
+// waited for it asks for again; whether it is a member its MLS state says.
+func flagged(lost, dead bool, stalled string) Standing {
+	switch {
+	case dead:
+		return Stranded
+	case lost:
+		return Lost
+	case stalled == ErrRevoked.Error():
+		return Revoked
+	case stalled != "":
+		return Waiting
+	}
+	return Following
 }
 
 // encodeIndex writes a member's row of a message. The body stands in it where

@@ -87,15 +87,12 @@ func (s *step) keyUpdate(in KeyUpdate) error {
 
 // open reports whether the group takes wishes of this installation now.
 func (s *step) open() error {
-	switch {
-	case !s.group.Active():
-		return ErrInactive
-	case s.paused:
-		return fmt.Errorf("%w: %s", ErrPaused, s.stalled)
-	case s.isRevoked():
-		return ErrRevoked
+	switch refused := s.may().refuses; refused {
+	case ErrPaused:
+		return fmt.Errorf("%w: %s", refused, s.why)
+	default:
+		return refused
 	}
-	return nil
 }
 
 func (s *step) queue(wish Input) { s.saveIntent(s.begin(wish)) }

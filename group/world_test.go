@@ -303,10 +303,14 @@ func (h *home) tell(e group.Event) {
 		h.printf("%s: active", h.name)
 	case group.Deactivated:
 		h.printf("%s: removed", h.name)
-	case group.Stalled:
-		h.printf("%s: stalled: %s", h.name, h.names(e.Reason))
-	case group.Resumed:
-		h.printf("%s: resumed", h.name)
+	case group.StandingChanged:
+		switch e.Standing {
+		case group.Inactive: // said by Deactivated
+		case group.Following:
+			h.printf("%s: follows again", h.name)
+		default:
+			h.printf("%s: %v: %s", h.name, e.Standing, h.names(e.Reason))
+		}
 	case group.Rejected:
 		h.printf("%s: rejected envelope %d: %s", h.name, e.ID, h.names(e.Reason.Error()))
 	case group.IntentDone:

@@ -374,9 +374,9 @@ func (g *truth) told(s *seat, e group.Event) {
 	case group.Rejected:
 		g.counters["rejected envelopes"]++
 		g.tell("%s: rejected %d: %v", s.name, e.ID, e.Reason)
-	case group.Stalled:
-		g.counters["stalls"]++
-		g.tell("%s: stalled: %s", s.name, e.Reason)
+	case group.StandingChanged:
+		g.counters["standing "+e.Standing.String()]++
+		g.tell("%s: %v: %s", s.name, e.Standing, e.Reason)
 	case group.IntentDone:
 		g.counters["intents done"]++
 		g.tell("%s: intent %d: %v", s.name, e.Intent, e.Err)

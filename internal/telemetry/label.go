@@ -10,7 +10,7 @@ type label interface {
 
 // maxWords is the longest table of words: an array instead of a map is what
 // makes a labelled counter as cheap as a plain one.
-const maxWords = 8
+const maxWords = 9
 
 // slot is the place of l in such an array. A number that no constant has may
 // land in a place without a word, which is exported as the first.
@@ -82,3 +82,24 @@ var reasonWords = []string{"other", "malformed", "too_large", "wrong_epoch", "un
 func (Reason) key() string      { return "reason" }
 func (Reason) words() []string  { return reasonWords }
 func (r Reason) String() string { return word(r) }
+
+// A Standing is how a member stands to its group's log.
+type Standing uint8
+
+const (
+	StandingOther Standing = iota
+	StandingFollowing
+	StandingWaiting
+	StandingApart
+	StandingLost
+	StandingPaused
+	StandingRevoked
+	StandingStranded
+	StandingInactive
+)
+
+var standingWords = []string{"other", "following", "waiting", "apart", "lost", "paused", "revoked", "stranded", "inactive"}
+
+func (Standing) key() string      { return "standing" }
+func (Standing) words() []string  { return standingWords }
+func (s Standing) String() string { return word(s) }

@@ -17,7 +17,7 @@ func (t *Telemetry) register(m metric.Meter) error {
 	counters(r, "conclave.receive.deliveries", "Messages applied to a member's replica.", &t.Deliveries)
 	counters(r, "conclave.receive.rejected", "Messages that a member's replica refused.", &t.Rejected)
 	counter(r, "conclave.receive.epochs", "Epochs entered by members.", &t.Epochs)
-	counter(r, "conclave.receive.stalls", "Replicas that began to miss an input.", &t.Stalls)
+	counters(r, "conclave.receive.standings", "Changes of how members stand to their groups' logs.", &t.Standings)
 	counter(r, "conclave.receive.forks", "Replicas that stand in another epoch than the group's commit log.", &t.Forks)
 	counter(r, "conclave.receive.welcomes.rejected", "Welcomes that an installation did not use.", &t.WelcomesRejected)
 	counter(r, "conclave.stream.behind", "Streams told to catch up from the store.", &t.StreamsBehind)

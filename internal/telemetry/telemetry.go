@@ -52,11 +52,11 @@ type Telemetry struct {
 	Deliveries By[Kind]   // applied to a replica
 	Rejected   By[Reason] // refused for good; the cursor went past
 
-	Epochs           Counter // epochs entered
-	Stalls           Counter // replicas that began to miss an input
-	Forks            Counter // replicas of which a commit log says that the others are elsewhere
-	WelcomesRejected Counter // welcomes that an installation could not or would not use
-	StreamsBehind    Counter // streams told to catch up from the store
+	Epochs           Counter      // epochs entered
+	Standings        By[Standing] // replicas that came to stand so to their log
+	Forks            Counter      // replicas of which a commit log says that the others are elsewhere
+	WelcomesRejected Counter      // welcomes that an installation could not or would not use
+	StreamsBehind    Counter      // streams told to catch up from the store
 
 	// Actors.
 	Live         Levels[Actor] // that have not stopped

@@ -88,7 +88,7 @@ func TestNoIDCanBecomeALabelValue(t *testing.T) {
 	if !strings.Contains(out, `conclave_send_published_total{kind="other"} 252`) {
 		t.Error("unknown numbers are not counted as other")
 	}
-	allowed := map[string][]string{"kind": kindWords, "actor": actorWords, "reason": reasonWords}
+	allowed := map[string][]string{"kind": kindWords, "actor": actorWords, "reason": reasonWords, "standing": standingWords}
 	pair := regexp.MustCompile(`(\w+)="([^"]*)"`)
 	seen := map[string]bool{}
 	series := 0
@@ -121,7 +121,7 @@ func TestNoIDCanBecomeALabelValue(t *testing.T) {
 }
 
 func TestTablesFit(t *testing.T) {
-	for _, words := range [][]string{kindWords, actorWords, reasonWords} {
+	for _, words := range [][]string{kindWords, actorWords, reasonWords, standingWords} {
 		if len(words) > maxWords || words[0] != "other" {
 			t.Errorf("%q: at most %d words, the first is other", words, maxWords)
 		}
