@@ -4,6 +4,7 @@ TOOL := go tool -modfile=tools/go.mod
 MEMBERS ?= 400
 SEEDS ?= 300
 FUZZTIME ?= 3s
+ROUNDS ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -54,10 +55,13 @@ interop-bench: ## createGroup of 250, send, sync of 200 and fan-out to 100 with 
 bench: ## the benchmarks, as JSON
 	@./scripts/bench.sh
 
+chaos: ## real processes killed, frozen, cut off and damaged, and every store audited (ROUNDS=n, ONLY=name, SEED=n)
+	@go run ./chaos -rounds $(ROUNDS) $(if $(ONLY),-only $(ONLY)) $(if $(SEED),-seed $(SEED)) $(if $(JSON),-json)
+
 proto: ## regenerate proto/*/*.pb.go (needs protoc)
 	@./scripts/proto.sh
 
 vuln: ## known vulnerabilities in what we link
 	$(TOOL) govulncheck ./...
 
-.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench bench proto vuln
+.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench bench chaos proto vuln

@@ -21,13 +21,14 @@ import (
 var documents = []string{"ARCHITECTURE.md", "README.md", "docs/faults.md", "docs/validation.md"}
 
 var (
-	span     = regexp.MustCompile("`([^`\n]+)`")
-	testSpan = regexp.MustCompile(`^([\w/]+) ((?:Test|Fuzz|Benchmark|Example)\w*)$`)
-	caseSpan = regexp.MustCompile(`^(\w+(?:/\w+)*/\w+test) (\w+)$`) // of a contract
-	simSpan  = regexp.MustCompile(`^internal/sim (fault\w+|I\d+)$`)
-	fileSpan = regexp.MustCompile(`^[\w/-]+\.(?:go|md|txt|json|yaml|service)$`)
-	link     = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
-	fence    = regexp.MustCompile("(?ms)^```.*?^```")
+	span      = regexp.MustCompile("`([^`\n]+)`")
+	testSpan  = regexp.MustCompile(`^([\w/]+) ((?:Test|Fuzz|Benchmark|Example)\w*)$`)
+	caseSpan  = regexp.MustCompile(`^(\w+(?:/\w+)*/\w+test) (\w+)$`) // of a contract
+	simSpan   = regexp.MustCompile(`^internal/sim (fault\w+|I\d+)$`)
+	chaosSpan = regexp.MustCompile(`^(chaos) ([\w-]+)$`) // a scenario
+	fileSpan  = regexp.MustCompile(`^[\w/-]+\.(?:go|md|txt|json|yaml|service)$`)
+	link      = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
+	fence     = regexp.MustCompile("(?ms)^```.*?^```")
 )
 
 func read(t *testing.T, path string) string {
@@ -53,8 +54,8 @@ func (s source) declares(t *testing.T, dir, name string) bool {
 			t.Fatal(err)
 		}
 		for _, path := range paths {
-			// Tests are in test files; contracts and the simulation are not.
-			if !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(dir, "test") && dir != "internal/sim" {
+			// Tests are in test files; contracts, the simulation and chaos are not.
+			if !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(dir, "test") && dir != "internal/sim" && dir != "chaos" {
 				continue
 			}
 			for name := range names(t, path) {
@@ -65,7 +66,8 @@ func (s source) declares(t *testing.T, dir, name string) bool {
 	return s[dir][name]
 }
 
-// names are what a file declares at its top, and the invariants that it checks.
+// names are what a file declares at its top, the invariants that it checks, and
+// the scenarios, whose literals have a name.
 func names(t *testing.T, path string) map[string]bool {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
@@ -90,6 +92,13 @@ func names(t *testing.T, path string) map[string]bool {
 		}
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
+		if field, ok := n.(*ast.KeyValueExpr); ok {
+			key, isName := field.Key.(*ast.Ident)
+			if value, isText := field.Value.(*ast.BasicLit); isName && isText && key.Name == "name" {
+				scenario, _ := strconv.Unquote(value.Value)
+				found[scenario] = true
+			}
+		}
 		call, ok := n.(*ast.CallExpr)
 		if !ok || len(call.Args) == 0 {
 			return true
@@ -106,11 +115,11 @@ func names(t *testing.T, path string) map[string]bool {
 }
 
 // named reports whether what stands in backquotes names something of the source
-// that shows something: a test, a script, a fault or an invariant; and whether
+// that shows something: a test, a script, a fault, an invariant or a scenario; and whether
 // it, or the file that it names, is missing.
 func (s source) named(t *testing.T, document, text string) (shows, missing bool) {
 	t.Helper()
-	for _, pattern := range []*regexp.Regexp{testSpan, caseSpan, simSpan} {
+	for _, pattern := range []*regexp.Regexp{testSpan, caseSpan, simSpan, chaosSpan} {
 		m := pattern.FindStringSubmatch(text)
 		if m == nil {
 			continue
