@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -91,12 +92,27 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	if err := t.start(ctx); err != nil {
 		return err
 	}
-	if after.Sequence() > t.position.Load() {
-		if err := f.bus.checkEnd(ctx, shard, after); err != nil {
+	for {
+		rewinds := t.rewound()
+		if after.Sequence() > t.position.Load() {
+			if _, err := f.bus.endFrom(ctx, shard, after); err != nil {
+				return err
+			}
+		}
+		if err := f.followTopics(t, rewinds, after, topics); !errors.Is(err, errRewound) {
 			return err
 		}
 	}
-	s := f.newStrand(shard, len(topics))
+}
+
+// errRewound: the log went backwards after its end was asked for. Ask again: a
+// position beyond the end as it is now would pass over what comes there.
+var errRewound = errors.New("jetstream: the log's end is another now")
+
+// followTopics makes a strand of topics, if the log has not gone backwards since
+// it had done so for the given number of times.
+func (f *feed) followTopics(t *tail, rewinds int, after bus.ID, topics []bus.Topic) error {
+	s := f.newStrand(t.shard, len(topics))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.mu.Lock()
@@ -106,8 +122,10 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 		return bus.ErrClosed
 	case f.all != nil:
 		return fmt.Errorf("%w: the feed follows everything", bus.ErrBadTopic)
+	case t.rewinds != rewinds:
+		return errRewound
 	}
-	position := bus.MakeID(t.position.Load(), shard)
+	position := bus.MakeID(t.position.Load(), t.shard)
 	for _, topic := range topics {
 		s.cursors[topic] = after
 		if after < position {
@@ -139,29 +157,33 @@ func (f *feed) FollowAll(ctx context.Context) error {
 	}
 	// A tail may not have come to the log's end yet, and what it has before it
 	// is not published from now on.
-	ends := make([]uint64, len(f.bus.tails))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for shard, t := range f.bus.tails {
-		g.Go(func() (err error) {
-			if err = t.start(gctx); err == nil {
-				ends[shard], err = f.bus.end(gctx, shard)
-			}
-			return err
-		})
+	for _, t := range f.bus.tails {
+		g.Go(func() error { return f.followShard(gctx, t) })
 	}
-	if err := g.Wait(); err != nil {
+	return g.Wait()
+}
+
+// followShard follows everything of a shard from its end.
+func (f *feed) followShard(ctx context.Context, t *tail) error {
+	if err := t.start(ctx); err != nil {
 		return err
 	}
-	for shard, t := range f.bus.tails {
-		if err := f.followShard(t, bus.MakeID(ends[shard], shard)); err != nil {
+	for {
+		rewinds := t.rewound()
+		end, err := f.bus.end(ctx, t.shard)
+		if err != nil {
+			return err
+		}
+		if err := f.followFrom(t, rewinds, bus.MakeID(end, t.shard)); !errors.Is(err, errRewound) {
 			return err
 		}
 	}
-	return nil
 }
 
-func (f *feed) followShard(t *tail, after bus.ID) error {
+// followFrom makes a strand of everything, as followTopics does of topics.
+func (f *feed) followFrom(t *tail, rewinds int, after bus.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.mu.Lock()
@@ -171,6 +193,8 @@ func (f *feed) followShard(t *tail, after bus.ID) error {
 		return bus.ErrClosed
 	case len(f.topics) > 0:
 		return fmt.Errorf("%w: the feed follows topics", bus.ErrBadTopic)
+	case t.rewinds != rewinds:
+		return errRewound
 	case f.all == nil:
 		f.all = make([]*strand, len(f.bus.tails))
 	case f.all[t.shard] != nil:

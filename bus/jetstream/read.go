@@ -175,7 +175,10 @@ func (b *Bus) leaderGet(ctx context.Context, shard int, req getRequest) (*stored
 	}, nil
 }
 
-// Read implements bus.Bus.
+// Read implements bus.Bus. Each topic is asked about by itself, so what lands
+// between the requests would be passed for ever where it lies below what the last
+// of them brings: several topics are read up to the shard's end, asked first. One
+// topic needs no bound, since its own order leaves nothing behind.
 func (b *Bus) Read(ctx context.Context, after bus.ID, limit int, topics ...bus.Topic) ([]bus.Envelope, error) {
 	shard, err := bus.OneShard(b.Info().Shards, after, topics...)
 	if err != nil {
@@ -188,20 +191,49 @@ func (b *Bus) Read(ctx context.Context, after bus.ID, limit int, topics ...bus.T
 	for _, t := range topics {
 		cursors[t] = after
 	}
-	got, _, err := b.merge(ctx, span{shard: shard, upTo: math.MaxUint64, limit: limit, bytes: math.MaxInt}, cursors)
-	if err != nil || len(got) > 0 || after.Sequence() == 0 {
-		return got, err
+	for {
+		link := b.linked()
+		got, err := b.readUpTo(ctx, span{shard: shard, limit: limit, bytes: math.MaxInt}, after, cursors)
+		if err != nil || b.linked() == link {
+			return got, err
+		}
+		// Another connection, perhaps to another log: what its answers say goes
+		// together with none of the one before.
 	}
-	return nil, b.checkEnd(ctx, shard, after)
 }
 
-// checkEnd returns bus.ErrLogRolledBack where the shard ends before a position.
-func (b *Bus) checkEnd(ctx context.Context, shard int, position bus.ID) error {
+// linked is the context of the connection as it is now: it ends when that is lost,
+// and each connection has its own.
+func (b *Bus) linked() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.link
+}
+
+// readUpTo reads topics from one position to the end as it is when it begins.
+func (b *Bus) readUpTo(ctx context.Context, s span, after bus.ID, cursors map[bus.Topic]bus.ID) ([]bus.Envelope, error) {
+	s.upTo = math.MaxUint64
+	if len(cursors) > 1 {
+		var err error
+		if s.upTo, err = b.endFrom(ctx, s.shard, after); err != nil || s.upTo == after.Sequence() {
+			return nil, err
+		}
+	}
+	got, _, err := b.merge(ctx, s, cursors)
+	if err == nil && len(got) == 0 && len(cursors) == 1 && after != 0 {
+		_, err = b.endFrom(ctx, s.shard, after)
+	}
+	return got, err
+}
+
+// endFrom is the last sequence of a shard from which a position is known. It is
+// bus.ErrLogRolledBack where the shard ends before that.
+func (b *Bus) endFrom(ctx context.Context, shard int, position bus.ID) (uint64, error) {
 	end, err := b.end(ctx, shard)
 	if err == nil && position.Sequence() > end {
 		err = fmt.Errorf("%w: shard %d ends at %d, asked after %d", bus.ErrLogRolledBack, shard, end, position.Sequence())
 	}
-	return err
+	return end, err
 }
 
 // A span is the part of a shard that a merge reads.
@@ -332,7 +364,7 @@ func (b *Bus) sweep(ctx context.Context, s span, cursors map[bus.Topic]bus.ID) (
 // the leader has yet to: then the leader's "nothing there" says nothing.
 func (b *Bus) leaderHas(ctx context.Context, s span) error {
 	if s.upTo == math.MaxUint64 || b.tails[s.shard].position.Load() < s.upTo {
-		return nil // nobody saw more; or the log went backwards, which the tail says
+		return nil // the leader itself named the end; or the log went backwards, which the tail says
 	}
 	info, err := b.streamInfo(ctx, s.shard)
 	if err == nil && info.State.LastSeq < s.upTo {

@@ -36,6 +36,7 @@ type tail struct {
 
 	mu        sync.Mutex // taken before a feed's
 	followers map[bus.Topic]map[*strand]struct{}
+	rewinds   int // how often the log went backwards: what was known of its end before is void
 
 	// used by run alone
 	incarnation string
@@ -248,11 +249,19 @@ func (t *tail) rolledBack(state jetstream.StreamState, why string) {
 		}
 	}
 	t.followers = make(map[bus.Topic]map[*strand]struct{})
+	t.rewinds++
 	t.position.Store(state.LastSeq)
 	t.newest = state.LastTime
 	for f := range feeds {
 		f.rolledBack(t.shard, why)
 	}
+}
+
+// rewound is how often the log went backwards so far.
+func (t *tail) rewound() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rewinds
 }
 
 // add makes s the follower of its topics, in place of other strands of its feed.
