@@ -17,14 +17,48 @@
 //     the adapter's window stores it once. Beyond the window a repeat is
 //     stored again: consumers de-duplicate for ever by themselves.
 //  4. No gap, no double. A Feed delivers each envelope of a followed topic
-//     whose ID is above the starting ID, once, in order, replayed or live.
+//     whose ID is above the starting ID, once, in order, replayed or live. An
+//     adapter whose feeds may have gaps says so: Info.Gapless.
 //  5. Nothing is dropped. A full bus refuses (ErrFull); it never makes room by
 //     forgetting.
 //  6. A log that went backwards is said, never skipped: ErrLogRolledBack.
+//  7. One cut. A Read of several topics shows the log as it was at one moment
+//     after the call began: where it returns an envelope, it returns whatever of
+//     its topics lies between the position and that envelope. Whoever reads on
+//     from the last one it was given misses nothing.
 //
-// A failed or timed-out Publish has an unknown outcome unless its error is one
-// of ErrConflict, ErrFull, ErrTooLarge or ErrRefused: settle it by reading the
-// log before sending anything else in its place.
+// # What an adapter may do
+//
+// A caller reckons with all of it. Package memory does it under a seed, and
+// package bustest checks that the promises above hold through it.
+//
+//   - Answers of two calls are of two moments. Others publish between a Last or an
+//     End and the Read that follows, and between the topics of one Last. Whoever
+//     joins two answers bounds both by one End, asked first.
+//   - A failed or timed-out Publish has an unknown outcome unless its error is one
+//     of ErrConflict, ErrFull, ErrTooLarge or ErrRefused. It was stored, or never
+//     will be, or it lands later, behind whatever others publish until then. Settle
+//     it by reading the log before sending anything else in its place; a copy that
+//     lands after that is a copy all the same.
+//   - What was published twice may lie in the log twice, however far apart.
+//   - A feed lags. What a Publish has acknowledged, or a Read has shown, it brings
+//     later.
+//   - A feed brings what it took before a Follow, an Unfollow or an
+//     ErrLogRolledBack that has come in between, once: of topics that are followed
+//     no more, from below the new position, and before it begins there.
+//   - A feed that is not Gapless passes over envelopes for ever, without a word, and
+//     is in order all the same. What it brings says that there is news; the reader
+//     reads from its own cursor, in batches, since each Read is a call over the
+//     network. There is no news of what was passed over: the reader looks from time
+//     to time.
+//   - IDs of a topic have gaps: other topics lie there, or what was forgotten.
+//   - Any call fails with ErrUnavailable for a while. One that only asks has changed
+//     nothing.
+//   - On a foreign log (Info.Foreign) Read, Last and End may be answered by a
+//     replica that lags: promise 2 holds later. Promises 1 and 7 hold.
+//   - A foreign log holds what nobody here would have taken. An entry that is too
+//     large for this host comes as an envelope with an empty payload, to be read
+//     past.
 //
 // Compare-and-set (ExpectLast) is a capability that an adapter may lack; it
 // saves work and is never needed for correctness. Following everything
@@ -91,13 +125,16 @@ type Bus interface {
 	Publish(ctx context.Context, topic Topic, payload []byte, opts ...PublishOption) (Ack, error)
 
 	// Read returns up to limit envelopes of the topics, which must lie in one
-	// shard (the two of a group do), with IDs above after, in rising order.
-	// Fewer than limit means that the end was reached. It returns
-	// ErrLogRolledBack where after is beyond the end of the log.
+	// shard (the two of a group do), with IDs above after, in rising order, as
+	// one cut: see promise 7. Fewer than limit means that the end was reached, as
+	// it was when the call began or later. It returns ErrLogRolledBack where
+	// after is beyond the end of the log.
 	Read(ctx context.Context, after ID, limit int, topics ...Topic) ([]Envelope, error)
 
 	// Last returns the newest ID of each topic, 0 where it has none, in the
-	// order asked. Where both topics of a group are asked for, a foreign log
+	// order asked: each as it was at a moment of its own, none before the call
+	// began. So where none is above a position, nothing was above it when the
+	// call began; what lies below the largest is not known. Where both topics of a group are asked for, a foreign log
 	// may tell 0 of the older one: the larger is right.
 	Last(ctx context.Context, topics ...Topic) ([]ID, error)
 

@@ -16,6 +16,7 @@ const maxBatch = 512
 // has not read lies in the log and nowhere else.
 type feed struct {
 	bus    *Bus
+	number int           // in the order of opening
 	signal chan struct{} // holds one token while there may be something to take
 
 	// guarded by bus.log.mu
@@ -24,6 +25,7 @@ type feed struct {
 	cursors map[bus.Topic]bus.ID
 	pending map[bus.Topic]struct{} // followed topics that may have more
 	all     []bus.ID               // where everything is followed: a cursor for each shard
+	held    []bus.Envelope         // taken before the last Follow, Unfollow or Rewind
 }
 
 // Open implements bus.Bus.
@@ -33,8 +35,10 @@ func (b *Bus) Open(ctx context.Context) (bus.Feed, error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
+	b.log.opened++
 	f := &feed{
 		bus:     b,
+		number:  b.log.opened,
 		signal:  make(chan struct{}, 1),
 		cursors: make(map[bus.Topic]bus.ID),
 		pending: make(map[bus.Topic]struct{}),
@@ -51,10 +55,7 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f.closed {
-		return bus.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := f.ready(ctx); err != nil {
 		return err
 	}
 	if f.all != nil {
@@ -64,6 +65,7 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 	if after.Sequence() > s.end {
 		return fmt.Errorf("%w: shard %d ends at %d, follow after %d", bus.ErrLogRolledBack, index, s.end, after.Sequence())
 	}
+	f.hold()
 	for _, t := range topics {
 		f.cursors[t] = after
 		if s.followers[t] == nil {
@@ -79,10 +81,7 @@ func (f *feed) FollowAll(ctx context.Context) error {
 	l := f.bus.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f.closed {
-		return bus.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := f.ready(ctx); err != nil {
 		return err
 	}
 	if len(f.cursors) > 0 {
@@ -104,6 +103,7 @@ func (f *feed) FollowAll(ctx context.Context) error {
 func (f *feed) Unfollow(topics ...bus.Topic) {
 	f.bus.log.mu.Lock()
 	defer f.bus.log.mu.Unlock()
+	f.hold()
 	for _, t := range topics {
 		f.unfollow(t)
 	}
@@ -166,14 +166,37 @@ func (f *feed) end() {
 	f.wake()
 }
 
-func (f *feed) take() ([]bus.Envelope, error) {
+// ready says whether a call may go ahead.
+func (f *feed) ready(ctx context.Context) error {
 	if f.closed {
-		return nil, bus.ErrClosed
+		return bus.ErrClosed
+	}
+	return f.bus.ready(ctx)
+}
+
+// take returns what the reader gets next, and whether there may be more by now.
+func (f *feed) take(ctx context.Context) (batch []bus.Envelope, again bool, err error) {
+	if err := f.ready(ctx); err != nil {
+		return nil, false, err
+	}
+	if n := min(len(f.held), maxBatch); n > 0 {
+		batch, f.held = f.held[:n:n], f.held[n:]
+		return batch, false, nil
 	}
 	if err := f.failed; err != nil {
 		f.failed = nil
-		return nil, err
+		return nil, false, err
 	}
+	if len(f.pending) > 0 && f.bus.log.meanwhile(Lag) {
+		return nil, true, nil
+	}
+	due := f.due()
+	batch = f.pierce(due)
+	return batch, len(batch) < len(due), nil
+}
+
+// due takes the next envelopes from the log.
+func (f *feed) due() []bus.Envelope {
 	l := f.bus.log
 	var lists merging
 	for t := range f.pending {
@@ -197,19 +220,19 @@ func (f *feed) take() ([]bus.Envelope, error) {
 			f.cursors[e.Topic] = e.ID
 		}
 	}
-	return batch, nil
+	return batch
 }
 
 func (f *feed) Next(ctx context.Context) ([]bus.Envelope, error) {
 	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		f.bus.log.mu.Lock()
-		batch, err := f.take()
+		batch, again, err := f.take(ctx)
 		f.bus.log.mu.Unlock()
 		if err != nil || len(batch) > 0 {
 			return batch, err
+		}
+		if again {
+			continue
 		}
 		select {
 		case <-f.signal:

@@ -1,7 +1,8 @@
 // Package memory is the bus in one process: a log in memory that several
 // connections share. It is deterministic: IDs follow the order of arrival, and
 // time comes from the configuration. It is for tests, for the simulation and
-// for services that may forget.
+// for services that may forget. It is well unless Config.Faults says otherwise:
+// then it does whatever package bus allows an adapter.
 package memory
 
 import (
@@ -29,6 +30,8 @@ type Config struct {
 	Now             func() time.Time // time.Now when nil
 	Incarnation     string           // random when empty
 	Logger          *slog.Logger     // of panics in handlers; silent when nil
+	Holes           bool             // be an adapter whose feeds are not gapless
+	Faults          Faults           // what goes wrong; nothing when zero
 }
 
 // overhead is what an envelope counts beside its payload.
@@ -57,6 +60,9 @@ type memlog struct {
 	shards   []shard
 	services map[string][]*service
 	turn     int // which of several servers of one name is next
+	opened   int // feeds so far
+	late     []publication
+	aside    bool // Faults.Meanwhile runs
 }
 
 type shard struct {
@@ -110,7 +116,7 @@ func New(cfg Config) *Bus {
 			MaxPayload:    cfg.MaxPayload,
 			CompareAndSet: !cfg.NoCompareAndSet,
 			FollowAll:     true,
-			Gapless:       true,
+			Gapless:       !cfg.Holes,
 		},
 		shards:   make([]shard, cfg.Shards),
 		services: make(map[string][]*service),
@@ -139,33 +145,6 @@ func (l *memlog) connect() *Bus {
 // works on a closed connection too: the log lives as long as it is referred to.
 func (b *Bus) Connect() *Bus { return b.log.connect() }
 
-// Rewind makes a shard's log go backwards, as the restore of an old backup
-// does: everything above to is gone, and its IDs will be given again.
-func (b *Bus) Rewind(shard int, to bus.ID) {
-	l := b.log
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := &l.shards[shard]
-	if to.Sequence() >= s.end {
-		return
-	}
-	s.end = to.Sequence()
-	gone := func(e entry) bool { return e.ID > to }
-	for t := range s.topics {
-		s.drop(t, gone)
-	}
-	maps.DeleteFunc(s.recent, func(_ [32]byte, id bus.ID) bool { return id > to })
-	s.arrivals = slices.DeleteFunc(s.arrivals, func(a arrival) bool { _, kept := s.recent[a.hash]; return !kept })
-
-	told := maps.Clone(s.everybody)
-	for _, feeds := range s.followers {
-		maps.Copy(told, feeds)
-	}
-	for f := range told {
-		f.rolledBack(shard)
-	}
-}
-
 // drop removes a topic's entries that match.
 func (s *shard) drop(t bus.Topic, match func(entry) bool) {
 	kept := slices.DeleteFunc(s.topics[t], func(e entry) bool {
@@ -190,7 +169,23 @@ func (b *Bus) ready(ctx context.Context) error {
 	if b.closed {
 		return bus.ErrClosed
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b.log.land()
+	if b.log.hit(Unreachable) {
+		return fmt.Errorf("%w: not reached", bus.ErrUnavailable)
+	}
+	return nil
+}
+
+// A publication is what Publish was asked to store.
+type publication struct {
+	shard   int
+	topic   bus.Topic
+	payload []byte
+	hash    [32]byte // of topic and payload
+	options bus.PublishOptions
 }
 
 // Publish implements bus.Bus. The payload is copied.
@@ -203,31 +198,39 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	if len(payload) > l.cfg.MaxPayload {
 		return bus.Ack{}, fmt.Errorf("%w: %d bytes, at most %d", bus.ErrTooLarge, len(payload), l.cfg.MaxPayload)
 	}
-	o := bus.Gather(opts)
-	hash := sha256.Sum256(append([]byte(topic.String()), payload...))
-
+	p := publication{
+		shard: index, topic: topic, payload: bytes.Clone(payload),
+		hash:    sha256.Sum256(append([]byte(topic.String()), payload...)),
+		options: bus.Gather(opts),
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := b.ready(ctx); err != nil {
 		return bus.Ack{}, err
 	}
-	s, now := &l.shards[index], l.cfg.Now().UTC()
-	if o.ExpectLast && l.info.CompareAndSet {
-		if last := s.last(topic, now); last.ID != o.Last {
+	return l.lossy(p)
+}
+
+// store appends an envelope, or finds the one that it repeats. Called with the
+// log's mutex held.
+func (l *memlog) store(p publication) (bus.Ack, error) {
+	s, now := &l.shards[p.shard], l.cfg.Now().UTC()
+	if p.options.ExpectLast && l.info.CompareAndSet {
+		if last := s.last(p.topic, now); last.ID != p.options.Last {
 			// The winner that repeats itself is refused by its own envelope.
-			for _, e := range s.above(topic, o.Last) {
-				if e.hash == hash {
+			for _, e := range s.above(p.topic, p.options.Last) {
+				if e.hash == p.hash {
 					return bus.Ack{ID: e.ID, Time: e.Time, Duplicate: true}, nil
 				}
 			}
-			return bus.Ack{}, fmt.Errorf("%w: last is %d, expected %d", bus.ErrConflict, last.ID, o.Last)
+			return bus.Ack{}, fmt.Errorf("%w: last is %d, expected %d", bus.ErrConflict, last.ID, p.options.Last)
 		}
 	}
 	s.forgetArrivals(now.Add(-l.cfg.DedupWindow))
-	if id, ok := s.recent[hash]; ok {
+	if id, ok := s.recent[p.hash]; ok && !l.hit(Again) {
 		return bus.Ack{ID: id, Duplicate: true}, nil
 	}
-	size := int64(len(payload)) + overhead
+	size := int64(len(p.payload)) + overhead
 	if l.cfg.MaxBytes > 0 && s.bytes+size > l.cfg.MaxBytes {
 		expired := func(e entry) bool { return !e.visible(now) }
 		for t := range s.topics {
@@ -240,20 +243,20 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	s.end++
 	s.bytes += size
 	e := entry{
-		Envelope: bus.Envelope{ID: bus.MakeID(s.end, index), Topic: topic, Time: now, Payload: bytes.Clone(payload)},
-		hash:     hash,
+		Envelope: bus.Envelope{ID: bus.MakeID(s.end, p.shard), Topic: p.topic, Time: now, Payload: p.payload},
+		hash:     p.hash,
 	}
-	if o.TTL > 0 {
-		e.forget = now.Add(o.TTL)
+	if p.options.TTL > 0 {
+		e.forget = now.Add(p.options.TTL)
 	}
-	s.topics[topic] = append(s.topics[topic], e)
-	s.recent[hash] = e.ID
-	s.arrivals = append(s.arrivals, arrival{hash, now})
-	for f := range s.followers[topic] {
-		f.stir(topic)
+	s.topics[p.topic] = append(s.topics[p.topic], e)
+	s.recent[p.hash] = e.ID
+	s.arrivals = append(s.arrivals, arrival{p.hash, now})
+	for f := range s.followers[p.topic] {
+		f.stir(p.topic)
 	}
 	for f := range s.everybody {
-		f.stir(topic)
+		f.stir(p.topic)
 	}
 	return bus.Ack{ID: e.ID, Time: now}, nil
 }
@@ -313,11 +316,30 @@ func (b *Bus) Read(ctx context.Context, after bus.ID, limit int, topics ...bus.T
 	if after.Sequence() > s.end {
 		return nil, fmt.Errorf("%w: shard %d ends at %d, asked after %d", bus.ErrLogRolledBack, index, s.end, after.Sequence())
 	}
+	now := l.cfg.Now()
+	end := bus.MakeID(s.end, index) // one cut: what lands meanwhile is for the next Read
 	var lists merging
-	for _, t := range distinct(topics) {
-		lists = append(lists, s.above(t, after))
+	for i, t := range distinct(topics) {
+		if i > 0 {
+			l.meanwhile(Between)
+		}
+		lists = append(lists, s.stretch(t, after, end, limit, now))
 	}
-	return lists.take(limit, l.cfg.Now()), nil
+	return lists.take(limit, now), nil
+}
+
+// stretch copies the topic's visible entries with IDs above after and up to end,
+// no more than the limit.
+func (s *shard) stretch(t bus.Topic, after, end bus.ID, limit int, now time.Time) (page []entry) {
+	for _, e := range s.above(t, after) {
+		if e.ID > end || len(page) >= limit {
+			break
+		}
+		if e.visible(now) {
+			page = append(page, e)
+		}
+	}
+	return page
 }
 
 func distinct(topics []bus.Topic) []bus.Topic {
@@ -342,6 +364,9 @@ func (b *Bus) Last(ctx context.Context, topics ...bus.Topic) ([]bus.ID, error) {
 		index, err := bus.OneShard(l.cfg.Shards, 0, t)
 		if err != nil {
 			return nil, err
+		}
+		if i > 0 {
+			l.meanwhile(Between)
 		}
 		ids[i] = l.shards[index].last(t, l.cfg.Now()).ID
 	}

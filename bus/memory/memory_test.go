@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -32,4 +33,17 @@ func TestContract(t *testing.T) { bustest.Run(t, harness(memory.Config{})) }
 
 func TestContractWithoutCompareAndSet(t *testing.T) {
 	bustest.Run(t, harness(memory.Config{NoCompareAndSet: true}))
+}
+
+// What others do meanwhile, feeds that lag, and batches from before.
+func TestContractWithFaults(t *testing.T) {
+	bustest.Run(t, harness(memory.Config{Faults: memory.Faults{
+		Hit: memory.Seeded(1, 3, memory.Between, memory.Lag, memory.Stale), Meanwhile: runtime.Gosched,
+	}}))
+}
+
+func TestContractWithHoles(t *testing.T) {
+	bustest.Run(t, harness(memory.Config{Holes: true, Faults: memory.Faults{
+		Hit: memory.Seeded(1, 3, memory.Between, memory.Lag, memory.Stale, memory.Hole), Meanwhile: runtime.Gosched,
+	}}))
 }
