@@ -33,6 +33,9 @@ type Harness struct {
 	// equal texts of one topic into equal bytes, no two texts into the same. Nil
 	// where the log takes anything.
 	Payload func(topic bus.Topic, text string) []byte
+	// Whole says that the feeds of this very log have no holes, though the adapter
+	// cannot promise it of every log.
+	Whole bool
 }
 
 // Make returns a new harness whose logs have so many shards.
@@ -50,7 +53,16 @@ func Run(t *testing.T, open Make) {
 
 // RunOn runs every case on so many shards, and logs the cases that the
 // adapter's capabilities leave out.
-func RunOn(t *testing.T, shards int, open Make) {
+func RunOn(t *testing.T, shards int, open Make) { run(t, shards, open, cases) }
+
+// RunCase runs one case on one shard, by its name: for a log whose faults are too
+// many for the others.
+func RunCase(t *testing.T, name string, open Make) {
+	i := slices.IndexFunc(cases, func(c testCase) bool { return c.name == name })
+	run(t, 1, open, cases[i:i+1])
+}
+
+func run(t *testing.T, shards int, open Make, cases []testCase) {
 	var ran, left []string
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -73,10 +85,19 @@ func RunOn(t *testing.T, shards int, open Make) {
 type testCase struct {
 	name  string
 	run   func(t *testing.T, e *env)
-	needs func(e *env) bool
+	needs need // what the adapter must be able to; nil: nothing
 }
 
-var cases = concat(publishCases, readCases, feedCases, followAllCases, serviceCases, lifeCases)
+// A need is a condition of some cases. Where a case has several, they are listed.
+type need func(e *env) bool
+
+func all(needs ...need) need {
+	return func(e *env) bool {
+		return !slices.ContainsFunc(needs, func(n need) bool { return !n(e) })
+	}
+}
+
+var cases = concat(publishCases, readCases, cutCases, feedCases, followAllCases, serviceCases, lifeCases)
 
 func concat(parts ...[]testCase) (all []testCase) {
 	for _, p := range parts {
@@ -85,13 +106,14 @@ func concat(parts ...[]testCase) (all []testCase) {
 	return all
 }
 
-func compareAndSet(e *env) bool    { return e.bus.Info().CompareAndSet }
-func noCompareAndSet(e *env) bool  { return !e.bus.Info().CompareAndSet }
-func ours(e *env) bool             { return !e.bus.Info().Foreign }
-func canRewind(e *env) bool        { return e.rewind != nil }
-func followAll(e *env) bool        { return e.bus.Info().FollowAll }
-func noFollowAll(e *env) bool      { return !e.bus.Info().FollowAll }
-func followAllRewound(e *env) bool { return followAll(e) && canRewind(e) }
+func compareAndSet(e *env) bool   { return e.bus.Info().CompareAndSet }
+func noCompareAndSet(e *env) bool { return !e.bus.Info().CompareAndSet }
+func ours(e *env) bool            { return !e.bus.Info().Foreign }
+func canRewind(e *env) bool       { return e.rewind != nil }
+func whole(e *env) bool           { return e.whole || e.bus.Info().Gapless }
+func holes(e *env) bool           { return !e.bus.Info().Gapless }
+func followAll(e *env) bool       { return e.bus.Info().FollowAll }
+func noFollowAll(e *env) bool     { return !e.bus.Info().FollowAll }
 
 // env is a harness with the steps that the cases are written in.
 type env struct {
@@ -101,6 +123,7 @@ type env struct {
 	full    func(t *testing.T) bus.Bus
 	rewind  func(t *testing.T, shard int, to bus.ID)
 	payload func(topic bus.Topic, text string) []byte
+	whole   bool
 
 	mu    sync.Mutex
 	texts map[string]string // of payloads, where they are wrapped
@@ -111,7 +134,7 @@ func newEnv(t *testing.T, h Harness) *env {
 	t.Cleanup(cancel)
 	return &env{
 		bus: h.Bus, ctx: ctx, connect: h.Connect, full: h.Full, rewind: h.Rewind,
-		payload: h.Payload, texts: make(map[string]string),
+		payload: h.Payload, whole: h.Whole, texts: make(map[string]string),
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 var publishCases = []testCase{
 	{"publish/an acknowledged envelope is read by every connection", readYourWrites, nil},
-	{"publish/one sequence orders both topics of a group", oneSequence, nil},
+	{"publish/one sequence orders both topics of a group", oneSequence, whole},
 	{"publish/IDs are unique over all shards and name their shard", idsNameShards, ours},
 	{"publish/an envelope is what was published", faithful, nil},
 	{"publish/the same payload in the same topic is stored once", idempotent, nil},
@@ -494,8 +494,8 @@ func badTopics(t *testing.T, e *env) {
 
 var lifeCases = []testCase{
 	{"life/info", info, nil},
-	{"life/a cancelled context ends every call", cancelled, nil},
-	{"life/close ends feeds, refuses calls and is idempotent", closes, nil},
+	{"life/a cancelled context ends every call", cancelled, whole},
+	{"life/close ends feeds, refuses calls and is idempotent", closes, whole},
 }
 
 func info(t *testing.T, e *env) {

@@ -38,6 +38,7 @@ func TestContract(t *testing.T) {
 						return connect(t, xmtp.Config{URL: url})
 					},
 					Payload: payload,
+					Whole:   true,
 				}
 			})
 		})
