@@ -43,6 +43,7 @@ var acts = []act{
 	{"crash", 6, faultCrash, (*seat).crash},
 	{"power cut", 3, faultPowerCut, (*seat).powerCut},
 	{"rollback", 2, faultRollback, (*seat).rollback},
+	{"copy", 2, faultCopy, (*seat).openCopy},
 	{"rewind", 2, faultRewind, (*seat).rewindLog},
 	{"junk", 6, faultJunk, (*seat).junk},
 	{"replay", 6, faultReplay, (*seat).replay},
@@ -65,6 +66,9 @@ func (w *world) act() {
 	}
 	for range 40 {
 		s := w.anySeat()
+		if s.away > w.steps {
+			continue
+		}
 		n := w.rand.IntN(total)
 		for i := range acts {
 			a := &acts[i]

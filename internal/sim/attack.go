@@ -19,7 +19,7 @@ const mutableMetadata mls.ExtensionType = 0xff00
 // From then on nothing is promised to it.
 func (s *seat) forge() bool {
 	r := s.replica
-	if !r.Active() || s.home == s.truth.founder || s.truth.lost[string(r.EpochAuthenticator())] != nil || r.Metadata().RoleOf(s.person.inbox) != group.Member {
+	if !r.Active() || s.home == s.truth.founder || s.truth.forked || r.Metadata().RoleOf(s.person.inbox) != group.Member {
 		return false
 	}
 	g := r.Group()

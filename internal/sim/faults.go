@@ -14,32 +14,34 @@ type fault string
 
 const (
 	// The bus, sending.
-	faultRefused         fault = "refused publishes"              // the bus, or the network, says no
-	faultLost            fault = "lost publishes"                 // never stored, no answer
-	faultLostAnswer      fault = "lost answers"                   // stored, no answer
-	faultLate            fault = "late publishes"                 // no answer, and stored before the log is read for it
-	faultStray           fault = "publishes that land long after" // no answer, and stored when nobody expects it any more
-	faultTwice           fault = "double publishes"               // stored twice, beyond the bus's window
-	faultNoIDs           fault = "answers without ids"            // the bus does not say which ID it gave
-	faultNoCompareAndSet fault = "no compare-and-set"             // every commit gets in
-	faultDropped         fault = "dropped deliveries"             // the feed has a gap
-	faultHoles           fault = "holes in the feed"              // the feed passes over envelopes and does not know it
-	faultReordered       fault = "reordered deliveries"           // the feed is out of order
-	faultRepeated        fault = "repeated deliveries"            // the feed says it again
-	faultRewind          fault = "rewinds of the log"             // the log loses its tail
-	faultWelcomeReplay   fault = "replayed welcomes"              // an old welcome comes again
-	faultLateIdentity    fault = "late identities"                // the identity log is not here yet
-	faultIdentity        fault = "identity updates"               // installations come and go
-	faultNoKeyPackage    fault = "missing key packages"           // nothing to add an installation with
-	faultCrash           fault = "crashes of an actor"            // between any two steps
-	faultCrashAfterSave  fault = "crashes between save and send"  //
-	faultSaveFails       fault = "failed saves"                   // the store says no
-	faultReadFails       fault = "failed reads of the store"      // while a step runs
-	faultPowerCut        fault = "power cuts"                     // un-synced writes are lost, but for a prefix
-	faultRollback        fault = "restored backups"               // a store is older than it was
-	faultJunk            fault = "junk on the log"                // bytes of no meaning, or bent ones
-	faultReplay          fault = "replayed envelopes"             // an old envelope on either topic
-	faultForged          fault = "forged commits"                 // a member breaks the rules
+	faultRefused         fault = "refused publishes"               // the bus, or the network, says no
+	faultLost            fault = "lost publishes"                  // never stored, no answer
+	faultLostAnswer      fault = "lost answers"                    // stored, no answer
+	faultLate            fault = "late publishes"                  // no answer, and stored before the log is read for it
+	faultStray           fault = "publishes that land long after"  // no answer, and stored when nobody expects it any more
+	faultTwice           fault = "double publishes"                // stored twice, beyond the bus's window
+	faultNoIDs           fault = "answers without ids"             // the bus does not say which ID it gave
+	faultNoCompareAndSet fault = "no compare-and-set"              // every commit gets in
+	faultDropped         fault = "dropped deliveries"              // the feed has a gap
+	faultHoles           fault = "holes in the feed"               // the feed passes over envelopes and does not know it
+	faultReordered       fault = "reordered deliveries"            // the feed is out of order
+	faultRepeated        fault = "repeated deliveries"             // the feed says it again
+	faultRewind          fault = "rewinds of the log"              // the log loses its tail
+	faultUnnoticed       fault = "rewinds that some do not notice" // a host is away while the log goes back and grows again
+	faultWelcomeReplay   fault = "replayed welcomes"               // an old welcome comes again
+	faultLateIdentity    fault = "late identities"                 // the identity log is not here yet
+	faultIdentity        fault = "identity updates"                // installations come and go
+	faultNoKeyPackage    fault = "missing key packages"            // nothing to add an installation with
+	faultCrash           fault = "crashes of an actor"             // between any two steps
+	faultCrashAfterSave  fault = "crashes between save and send"   //
+	faultSaveFails       fault = "failed saves"                    // the store says no
+	faultReadFails       fault = "failed reads of the store"       // while a step runs
+	faultPowerCut        fault = "power cuts"                      // un-synced writes are lost, but for a prefix
+	faultRollback        fault = "restored backups"                // a store is older than it was
+	faultCopy            fault = "copies of a store"               // one that was made earlier is opened, and nobody says so
+	faultJunk            fault = "junk on the log"                 // bytes of no meaning, or bent ones
+	faultReplay          fault = "replayed envelopes"              // an old envelope on either topic
+	faultForged          fault = "forged commits"                  // a member breaks the rules
 	faultRemovedSends    fault = "messages of removed members"
 	faultUnread          fault = "additions that a sender has not read" // what it sends stands behind them
 	faultStorm           fault = "commit storms"                        // everybody commits in one epoch
@@ -52,18 +54,20 @@ var allFaults = []fault{
 	faultDropped, faultReordered, faultRepeated, faultRewind, faultWelcomeReplay, faultLateIdentity,
 	faultIdentity, faultNoKeyPackage, faultCrash, faultCrashAfterSave, faultSaveFails, faultPowerCut,
 	faultRollback, faultJunk, faultReplay, faultForged, faultRemovedSends, faultStorm, faultBadWish,
-	faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
+	faultCopy, faultUnnoticed, faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
 }
 
 // pending are faults that the code is not up to yet. A seed has them only where
 // a test asks for them.
-var pending = []fault{faultStray, faultUnread, faultFlood}
+var pending = []fault{faultCopy, faultUnnoticed, faultStray, faultUnread, faultFlood}
 
 // rare says one in how many worlds has a fault, where it is not one in three.
 var rare = map[fault]int{
-	faultRewind:   10, // they excuse much
-	faultRollback: 10,
-	faultFlood:    12, // it takes long
+	faultRewind:    10, // they excuse much
+	faultRollback:  10,
+	faultCopy:      10,
+	faultUnnoticed: 10,
+	faultFlood:     12, // it takes long
 }
 
 func (w *world) has(f fault) bool { return w.faults[f] }
@@ -130,40 +134,19 @@ func (s *seat) rollback() bool {
 	}
 	s.tell("host %d: store restored", s.host.index)
 	s.restoreBackup()
+	s.host.putBack = later(s.host.putBack, s.now)
 	return true
 }
 
-// mostRewinds is how often one world's log goes back: it is a restored backup,
-// or a machine that lost its last seconds.
-const mostRewinds = 2
-
-// rewindLog makes the log lose its tail. Whoever follows it is told before it does
-// anything else.
-func (s *seat) rewindLog() bool {
-	last := bus.ID(s.end())
-	back := uint64(1 + s.rand.IntN(6))
-	if last.Sequence() <= back || s.counters[string(faultRewind)] == mostRewinds {
+// openCopy goes on with a copy of a host's store that was made earlier, or makes
+// one. The store has no mark beside it that says so, and the first one is gone.
+func (s *seat) openCopy() bool {
+	if s.backup == nil {
+		s.saveBackup()
 		return false
 	}
-	to := bus.MakeID(last.Sequence()-back, 0)
-	s.tell("the log goes back from %d to %d", last, to)
-	for _, g := range s.groups {
-		g.rewound(uint64(to))
-	}
-	s.bus.Rewind(0, to)
-	for _, h := range s.hosts {
-		h.backup = nil // one from before would not know of it
-	}
-	for _, h := range s.homes {
-		h.rewoundTo(uint64(to))
-		for _, t := range h.seats {
-			end := uint64(to)
-			if t.rewound != nil {
-				end = min(end, *t.rewound)
-			}
-			t.rewound, t.reading = &end, nil
-		}
-	}
+	s.tell("host %d: a copy of its store is opened", s.host.index)
+	s.restoreBackup()
 	return true
 }
 

@@ -141,8 +141,7 @@ func (h *host) saveBackup() {
 	}))
 }
 
-// restoreBackup puts the copy in the place of the store, and says so to
-// everybody who loads from it or joins.
+// restoreBackup puts the copy in the place of the store.
 func (h *host) restoreBackup() {
 	store := storage.New()
 	var b persistence.Batch
@@ -151,7 +150,6 @@ func (h *host) restoreBackup() {
 	}
 	h.must(store.Apply(ctx, &b, persistence.Durable))
 	h.store, h.backup = store, nil
-	h.putBack = later(h.putBack, h.now)
 	for _, home := range h.homes {
 		if home.host != h {
 			continue
@@ -160,7 +158,6 @@ func (h *host) restoreBackup() {
 		home.restored = true
 		for _, s := range home.seats {
 			s.drop()
-			s.forgot = s.forgot || s.rows && s.meta() == nil
 			s.rows = true
 		}
 	}

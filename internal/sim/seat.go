@@ -31,8 +31,9 @@ type seat struct {
 	mark    uint64           // the newest read asked for
 	reading *reading
 	again   bool    // another read is wanted
+	cut     bool    // its host was away: the feed is to be taken up again
+	mended  bool    // it fell behind, and was added again where somebody could
 	rewound *uint64 // the log went back to here, and the replica has not been told
-	forgot  bool    // its store was put back to before it had joined
 }
 
 // A reading is a read of the log in progress.
@@ -207,6 +208,9 @@ func (s *seat) wake() bool {
 func (s *seat) ready() bool {
 	if s.replica == nil && !s.wake() || s.replica == nil {
 		return false
+	}
+	if s.cut {
+		s.reconnected()
 	}
 	if s.rewound != nil {
 		for s.replica != nil && s.answer() {

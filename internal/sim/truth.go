@@ -32,8 +32,9 @@ type truth struct {
 	commits, messages bus.Topic
 	founder           *home
 
-	epochs      []*epoch
-	lost        map[string]*epoch      // by authenticator: epochs whose commit the log has lost
+	epochs      []*epoch               // what the log made of the group
+	known       map[string]*epoch      // by authenticator: where anybody ever was
+	forked      bool                   // the log lost an epoch's commit: until the end, members may go different ways
 	sent        map[[32]byte]*envelope // by hash of the MLSMessage
 	intents     map[intent]group.MessageID
 	status      map[own]group.DeliveryStatus
@@ -49,6 +50,8 @@ type truth struct {
 
 // An epoch is what its members agree on.
 type epoch struct {
+	number        uint64
+	before        *epoch // nil: the first
 	at            uint64 // of its commit
 	authenticator string
 	tree          string
@@ -84,7 +87,7 @@ type (
 	}
 	join struct {
 		*seat
-		epoch int
+		epoch string // its authenticator
 	}
 	// A removal keeps all that an installation knew when it was removed, and
 	// what it knows after.
@@ -99,7 +102,7 @@ func newTruth(w *world, n int) *truth {
 	id := sha256.Sum256(fmt.Appendf(nil, "group %d of %d", n, w.seed))
 	g := &truth{
 		world: w, index: n, id: id[:16],
-		lost:        map[string]*epoch{},
+		known:       map[string]*epoch{},
 		sent:        map[[32]byte]*envelope{},
 		intents:     map[intent]group.MessageID{},
 		status:      map[own]group.DeliveryStatus{},
@@ -127,7 +130,7 @@ func (g *truth) log() []bus.Envelope {
 
 func (g *truth) found(s *seat) {
 	g.enter(s, 0, nil)
-	g.joins[join{s, 0}] = true
+	g.joins[join{s, g.epochs[0].authenticator}] = true
 }
 
 // moved looks at a replica after a step.
@@ -138,28 +141,9 @@ func (g *truth) moved(s *seat, before *mls.Group) {
 		g.counters["removals"]++
 		g.removals = append(g.removals, removal{s, before.Epoch() + 1, before, g.plant.leaked(plantLeak, s, now)})
 	case !now.Active():
-	case g.lost[string(before.EpochAuthenticator())] != nil:
-		g.astray(s, before)
 	case now.Epoch() == before.Epoch():
 	default:
 		g.enter(s, s.replica.Cursor(), before)
-	}
-}
-
-// astray looks at a replica in an epoch that the log has lost. What it goes on
-// to is lost as well, unless the log has the epoch's commit again.
-func (g *truth) astray(s *seat, before *mls.Group) {
-	now := s.replica.Group()
-	e := g.lost[string(before.EpochAuthenticator())]
-	if now.Epoch() != before.Epoch() {
-		g.lost[string(now.EpochAuthenticator())] = &epoch{sealed: g.envelopeAt(s.replica.Cursor())}
-		return
-	}
-	if e.sealed != nil && now.Epoch() == uint64(len(g.epochs)) && g.envelopeAt(s.replica.Cursor()) == e.sealed && s.replica.Stalled() == "" {
-		delete(g.lost, e.authenticator)
-		e.at = s.replica.Cursor()
-		g.epochs = append(g.epochs, e)
-		g.counters["epochs found again"]++
 	}
 }
 
@@ -167,56 +151,66 @@ func (g *truth) astray(s *seat, before *mls.Group) {
 // what it is.
 func (g *truth) enter(s *seat, at uint64, before *mls.Group) {
 	now := s.replica.Group()
-	e := &epoch{at: at, authenticator: string(now.EpochAuthenticator()), tree: string(now.Context().TreeHash), members: map[string]string{}}
 	number := now.Epoch()
 	if before != nil && number != before.Epoch()+1 {
 		g.fail("I2", "%s went from epoch %d to %d", s.name, before.Epoch(), number)
 	}
-	if number < uint64(len(g.epochs)) {
-		g.compare(s, g.epochs[number], e)
+	if e := g.known[string(now.EpochAuthenticator())]; e != nil {
+		g.compare(s, e, at)
 		return
 	}
-	if number > uint64(len(g.epochs)) {
+	switch {
+	case g.forked:
+	case number < uint64(len(g.epochs)):
+		g.fail("I1", "%s has another epoch %d (of %d) than the rest (of %d)", s.name, number, at, g.epochs[number].at)
+	case number > uint64(len(g.epochs)):
 		g.fail("I2", "%s is in epoch %d, and nobody was in the one before", s.name, number)
+	}
+	e := g.newEpoch(s, at)
+	if before != nil {
+		e.before = g.known[string(before.EpochAuthenticator())]
+	}
+	g.known[e.authenticator] = e
+	g.counters["epochs"]++
+	if !g.forked {
+		g.epochs = append(g.epochs, e)
+	}
+}
+
+func (g *truth) newEpoch(s *seat, at uint64) *epoch {
+	now := s.replica.Group()
+	e := &epoch{
+		number: now.Epoch(), at: at, authenticator: string(now.EpochAuthenticator()),
+		tree: string(now.Context().TreeHash), members: map[string]string{},
 	}
 	for installation, inbox := range s.replica.Installations {
 		e.members[string(installation)] = inbox
 		if p := g.byID[inbox]; p == nil || !p.owns(installation) {
-			g.fail("I11", "epoch %d: %x is in the tree for inbox %s", number, installation, inbox)
+			g.fail("I11", "epoch %d: %x is in the tree for inbox %s", e.number, installation, inbox)
 		}
 	}
 	if len(e.members) != now.Size() {
-		g.fail("I11", "epoch %d has %d leaves for %d installations", number, now.Size(), len(e.members))
+		g.fail("I11", "epoch %d has %d leaves for %d installations", e.number, now.Size(), len(e.members))
 	}
-	if at != 0 {
-		sealed := g.envelopeAt(at)
-		if sealed == nil || !sealed.commit {
-			g.fail("I2", "epoch %d began at %d, which is no commit of anybody", number, at)
-		}
-		if sealed.forged {
-			g.fail("policy", "epoch %d began with a forged commit of %s", number, sealed.from.name)
-		}
-		e.sealed = sealed
+	if at == 0 {
+		return e
 	}
-	delete(g.lost, e.authenticator)
-	g.epochs = append(g.epochs, e)
-	g.counters["epochs"]++
+	if e.sealed = g.envelopeAt(at); e.sealed == nil || !e.sealed.commit {
+		g.fail("I2", "epoch %d began at %d, which is no commit of anybody", e.number, at)
+	}
+	if e.sealed.forged {
+		g.fail("policy", "epoch %d began with a forged commit of %s", e.number, e.sealed.from.name)
+	}
+	return e
 }
 
-func (g *truth) compare(s *seat, have, got *epoch) {
-	number := s.replica.Epoch()
-	if s.forgot && have.authenticator != got.authenticator {
-		s.evil = true // a life that it does not remember goes on without it
-		return
+// compare looks at a replica that came to an epoch which others have reached.
+func (g *truth) compare(s *seat, e *epoch, at uint64) {
+	if tree := string(s.replica.Group().Context().TreeHash); tree != e.tree {
+		g.fail("I1", "%s has another tree in epoch %d", s.name, e.number)
 	}
-	if have.authenticator != got.authenticator {
-		g.fail("I1", "%s has another epoch %d (of %d) than the rest (of %d)", s.name, number, got.at, have.at)
-	}
-	if have.tree != got.tree {
-		g.fail("I1", "%s has another tree in epoch %d", s.name, number)
-	}
-	if have.at != got.at {
-		g.fail("I2", "%s reached epoch %d by %d, others by %d", s.name, number, got.at, have.at)
+	if at != e.at && !g.hadRewind() {
+		g.fail("I2", "%s reached epoch %d by %d, others by %d", s.name, e.number, at, e.at)
 	}
 }
 
@@ -245,10 +239,8 @@ func (g *truth) loaded(s *seat) {
 		return
 	}
 	authenticator := string(r.EpochAuthenticator())
-	if n := r.Epoch(); g.lost[authenticator] == nil {
-		if n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
-			g.fail("I1", "%s came back in an epoch %d that nobody was in", s.name, n)
-		}
+	if g.known[authenticator] == nil {
+		g.fail("I1", "%s came back in an epoch %d that nobody was in", s.name, r.Epoch())
 	}
 	g.oldKeys(s)
 }
@@ -268,20 +260,22 @@ func (g *truth) oldKeys(s *seat) {
 func (g *truth) joined(s *seat, at uint64) {
 	now := s.replica.Group()
 	authenticator := string(now.EpochAuthenticator())
-	if n := now.Epoch(); n >= uint64(len(g.epochs)) || g.epochs[n].authenticator != authenticator {
-		if g.lost[authenticator] == nil {
-			g.fail("I1", "%s joined an epoch %d that nobody was in", s.name, n)
-		}
-		return
-	} else if g.epochs[n].at != at {
-		g.fail("I2", "%s was told that epoch %d began at %d, it was %d", s.name, n, at, g.epochs[n].at)
+	e := g.known[authenticator]
+	if e == nil {
+		g.fail("I1", "%s joined an epoch %d that nobody was in", s.name, now.Epoch())
 	}
-	g.joins[join{s, int(now.Epoch())}] = true
+	if e.at != at && !g.hadRewind() {
+		g.fail("I2", "%s was told that epoch %d began at %d, it was %d", s.name, e.number, at, e.at)
+	}
+	g.joins[join{s, authenticator}] = true
 	// I7: it opens nothing from before.
 	past := g.log()
 	for i := len(past) - 1; i >= 0; i-- {
 		if uint64(past[i].ID) > at {
 			continue
+		}
+		if sealed := g.envelopeOf(past[i].Payload); g.forked && sealed != nil && sealed.within == authenticator {
+			continue // the epoch's commit was written again, behind what was sent in it
 		}
 		if g.opens(g.plant.leaked(plantPast, s, now), past[i].Payload) {
 			g.fail("I7", "%s joined at %d and opens %d", s.name, at, past[i].ID)
@@ -390,7 +384,7 @@ func (g *truth) messageChanged(s *seat, m group.Message) {
 	g.tell("%s: %x is %v", s.name, m.ID[:4], m.Status)
 	mine := own{s.home, m.ID}
 	if !bytes.Equal(m.Installation, s.signer.Public()) && m.Status == group.StatusPublished {
-		if s.restored || g.lost[string(s.replica.EpochAuthenticator())] != nil {
+		if s.evil || s.restored || g.forked {
 			return // it may have forgotten, or not know, that the sender was removed
 		}
 		g.read[m.ID] = true
@@ -443,13 +437,17 @@ func (g *truth) rewound(to uint64) {
 		switch sealed := g.envelopeOf(e.Payload); {
 		case sealed == nil:
 		case sealed.commit:
-			g.world.forked = true
 		default:
 			g.tainted[sealed.message] = true
 		}
 	}
-	for n := len(g.epochs) - 1; n >= 0 && g.epochs[n].at > to; n-- {
-		g.lost[g.epochs[n].authenticator] = g.epochs[n]
-		g.epochs = g.epochs[:n]
+	g.forked = g.forked || g.has(faultUnnoticed)
+	for _, e := range g.known {
+		if e.at > to {
+			e.at, g.forked = to, true
+		}
 	}
 }
+
+// hadRewind reports whether the log ever lost something.
+func (g *truth) hadRewind() bool { return g.counters[string(faultRewind)] > 0 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/conclave-chat/conclave/group"
@@ -10,17 +11,128 @@ import (
 
 // verdict looks at the world when it has come to rest.
 //
-//	I3  a Published message is with everybody who was a member at its place, once
-//	I4  in the order of the log
-//	I5  every send has ended
-//	I6  who was removed opens nothing that came after
+//	I3   a Published message is with everybody who was a member at its place, once
+//	I4   in the order of the log
+//	I5   every send has ended
+//	I6   who was removed opens nothing that came after
+//	I12  a newcomer has what stands behind its addition
+//	I13  whoever is not where the others are says so, and an addition mends it
 func (w *world) verdict() {
 	for _, g := range w.groups {
+		g.together()
+		g.mend()
 		g.settled()
 		g.agreed()
 		g.histories()
 		g.closed()
 	}
+}
+
+// following reports whether a replica takes itself for one that has all that the
+// group has.
+func (s *seat) following() bool {
+	return !s.evil && s.replica != nil && s.replica.Active() && s.replica.Stalled() == ""
+}
+
+// together: I13. Whatever became of the log, those who follow it are in one
+// epoch; where it once forked, that says which way the group went.
+func (g *truth) together() {
+	var first *seat
+	for _, s := range g.seats() {
+		switch {
+		case !s.following():
+		case first == nil:
+			first = s
+		case string(s.replica.EpochAuthenticator()) != string(first.replica.EpochAuthenticator()):
+			g.fail("I13", "%s is in epoch %d and %s in another epoch %d, and neither says that anything is wrong",
+				first.name, first.replica.Epoch(), s.name, s.replica.Epoch())
+		}
+	}
+	switch {
+	case first == nil:
+		g.counters["groups that nobody follows"]++
+	case g.forked:
+		g.chain(g.known[string(first.replica.EpochAuthenticator())])
+	}
+}
+
+// chain makes an epoch the group's last one.
+func (g *truth) chain(last *epoch) {
+	places := map[*envelope]uint64{}
+	for _, e := range slices.Backward(g.log()) {
+		if sealed := g.envelopeOf(e.Payload); sealed != nil {
+			places[sealed] = uint64(e.ID)
+		}
+	}
+	g.epochs = nil
+	for e := last; e != nil; e = e.before {
+		if at, there := places[e.sealed]; there && e.sealed != nil {
+			e.at = at
+		}
+		if n := len(g.epochs); n > 0 {
+			e.at = min(e.at, g.epochs[n-1].at) // its members were past it by then
+		}
+		g.epochs = append(g.epochs, e)
+	}
+	slices.Reverse(g.epochs)
+	g.forked = false
+}
+
+// mend: I13. Who fell behind is added again, by whoever may, and has come to rest
+// with the others then.
+func (g *truth) mend() {
+	var mender *seat
+	behind := map[string]bool{}
+	for _, s := range g.seats() {
+		if s.following() && s.replica.Metadata().RoleOf(s.person.inbox) == group.SuperAdmin {
+			mender = s
+		}
+		if why := g.behind(s); why != "" {
+			if !s.restored && !g.hadRewind() && !g.orphaned(s) {
+				g.fail("I13", "%s %s", s.name, why)
+			}
+			behind[s.person.inbox], s.mended = true, true
+			g.counters["left behind"]++
+		}
+	}
+	if mender == nil || len(behind) == 0 {
+		return
+	}
+	for _, inbox := range slices.Sorted(maps.Keys(behind)) {
+		if inbox == mender.person.inbox {
+			continue // nobody removes itself
+		}
+		g.counters["added again"]++
+		if mender.replica.Metadata().RoleOf(inbox) == group.SuperAdmin {
+			mender.wish(group.UpdateAdmins{Inbox: inbox, Change: group.RemoveSuperAdmin})
+		}
+		mender.wish(group.RemoveMembers{Inboxes: []string{inbox}})
+		g.settle()
+		mender.wish(group.AddMembers{Inboxes: []string{inbox}})
+		g.settle()
+	}
+	mender.sendMessage()
+	g.settle()
+	for _, s := range g.seats() {
+		if why := g.behind(s); why != "" && s.person != mender.person && s.person.has(s.signer.Public()) {
+			g.fail("I13", "%s was added again and %s", s.name, why)
+		}
+	}
+}
+
+// behind says why a seat of the tree is not with the others; empty: it is.
+func (g *truth) behind(s *seat) string {
+	last := g.epochs[len(g.epochs)-1]
+	_, member := last.members[string(s.signer.Public())]
+	switch {
+	case s.evil || !member || !s.person.has(s.signer.Public()): // who was revoked stops by itself
+		return ""
+	case s.replica == nil || !s.replica.Active():
+		return fmt.Sprintf("is in the tree of epoch %d and not active", last.number)
+	case s.replica.Stalled() != "":
+		return "is stalled: " + s.replica.Stalled()
+	}
+	return ""
 }
 
 // settled: I5. Nothing is outstanding with anybody who goes on.
@@ -56,10 +168,8 @@ func (g *truth) lame(s *seat) string {
 	switch {
 	case s.evil:
 		return "it broke the rules"
-	case s.replica != nil && s.replica.Active() && g.lost[string(s.replica.EpochAuthenticator())] != nil:
-		return "the log lost its epoch"
-	case s.replica != nil && s.replica.Stalled() != "" && (s.restored || g.has(faultRewind)):
-		return "it is stalled: " + s.replica.Stalled()
+	case s.replica != nil && s.replica.Active() && s.replica.Stalled() != "" && (s.mended || s.restored || g.hadRewind()):
+		return "nobody could add it again: " + s.replica.Stalled()
 	}
 	return ""
 }
@@ -69,24 +179,20 @@ func (g *truth) lame(s *seat) string {
 func (g *truth) agreed() {
 	last := g.epochs[len(g.epochs)-1]
 	for _, s := range g.seats() {
-		_, member := last.members[string(s.signer.Public())]
-		if why := g.lame(s); why != "" {
-			g.counters["left behind"]++
+		if g.lame(s) != "" {
 			continue
 		}
+		_, member := last.members[string(s.signer.Public())]
 		active := s.replica != nil && s.replica.Active()
 		switch {
-		case member && !active && g.orphaned(s):
+		case member && !active && s.mended:
 			g.counters["never welcomed"]++
 		case member && !active:
-			g.fail("I1", "%s is in the tree of epoch %d and not active", s.name, len(g.epochs)-1)
-		case !member && active:
-			g.fail("I1", "%s is active in epoch %d and not in the tree of epoch %d", s.name, s.replica.Epoch(), len(g.epochs)-1)
+			g.fail("I1", "%s is in the tree of epoch %d and not active", s.name, last.number)
+		case !member && active && s.replica.Stalled() == "":
+			g.fail("I1", "%s is active in epoch %d and not in the tree of epoch %d", s.name, s.replica.Epoch(), last.number)
 		case member && string(s.replica.EpochAuthenticator()) != last.authenticator:
-			g.fail("I1", "%s is in epoch %d (stalled %q), the rest in %d", s.name, s.replica.Epoch(), s.replica.Stalled(), len(g.epochs)-1)
-		}
-		if s.replica != nil && s.replica.Stalled() != "" && s.person.has(s.signer.Public()) { // who was revoked stops by itself
-			g.fail("liveness", "%s is stalled: %s", s.name, s.replica.Stalled())
+			g.fail("I1", "%s is in epoch %d (stalled %q), the rest in %d", s.name, s.replica.Epoch(), s.replica.Stalled(), last.number)
 		}
 		if active {
 			g.oldKeys(s)
@@ -97,7 +203,7 @@ func (g *truth) agreed() {
 // orphaned reports whether whoever added an installation could not welcome it.
 func (g *truth) orphaned(s *seat) bool {
 	e := g.epochs[g.since(s, len(g.epochs)-1)].sealed
-	return e != nil && (e.from.evil || e.from.restored || g.has(faultRewind))
+	return e != nil && (e.from.evil || e.from.restored)
 }
 
 // since is the first epoch of the membership that an installation has in an
@@ -110,6 +216,16 @@ func (g *truth) since(s *seat, n int) int {
 		n--
 	}
 	return n
+}
+
+// back is the epoch with which a seat that was left behind came back. Of what it
+// missed before it was told that it was missing something.
+func (g *truth) back(s *seat) int {
+	last := len(g.epochs) - 1
+	if _, member := g.epochs[last].members[string(s.signer.Public())]; !member {
+		return last + 1
+	}
+	return g.since(s, last)
 }
 
 // outOfOrder is how many later messages of a sender may come before one that
@@ -154,7 +270,7 @@ func (g *truth) expected() map[*seat][]entry {
 			since := g.since(s, now)
 			// A welcome that came after a later one is stale: it was a member, and
 			// has never known.
-			if !member || had[s][m.message] || !g.joins[join{s, since}] {
+			if !member || had[s][m.message] || !g.joins[join{s, g.epochs[since].authenticator}] || s.mended && now < g.back(s) {
 				continue
 			}
 			if since > int(m.epoch) {
@@ -232,8 +348,6 @@ func (g *truth) histories() {
 	}
 }
 
-func (g *truth) hadRewind() bool { return g.counters[string(faultRewind)] > 0 }
-
 // transcript: what a commit did is told alike to all who were there.
 func (g *truth) transcript(s *seat, changes map[uint64]string, m group.Message) {
 	if s.replica.Created().Equal(m.Time) || m.Position.ID == 0 {
@@ -264,9 +378,6 @@ func (g *truth) compareHistories(s *seat, got, want []entry) {
 		unique[m.MessageID] = true
 	}
 	loose := s.restored || g.hadRewind()
-	if g.counters["epochs found again"] > 0 {
-		return // a commit stands behind what was read after it
-	}
 	for _, m := range want {
 		if !unique[m.MessageID] && !s.restored && !(loose && g.excusedFor(s, m.MessageID)) {
 			g.fail("I3", "%s lacks %v, %s", s.name, m.MessageID, g.where(m.MessageID))

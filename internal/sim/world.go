@@ -38,7 +38,6 @@ type world struct {
 
 	faults   map[fault]bool // those that this seed has
 	calm     bool           // the tail: no faults any more
-	forked   bool           // the log lost a commit
 	counters map[string]int
 
 	bus    *memory.Bus
@@ -64,6 +63,7 @@ type host struct {
 	backup []backupRow
 
 	putBack time.Time // when its store last was
+	away    int       // until this step
 }
 
 // A home is one installation: its keys, its part of the store, and a seat in
@@ -114,6 +114,7 @@ func newWorld(seed uint64, o Options) *world {
 	for _, f := range o.With {
 		w.faults[fault(f)] = true
 	}
+	w.faults[faultRewind] = w.faults[faultRewind] || w.faults[faultUnnoticed]
 	if w.faults[faultRewind] {
 		// An acknowledgement without an ID says nothing about a log that has
 		// changed since.
