@@ -14,9 +14,13 @@ import (
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// maxMessage is the most bytes of one request or answer, as XMTP's own clients
-// have it.
-const maxMessage = 25 << 20
+// Sizes of what travels. XMTP's own clients send and read no more than maxMessage,
+// but its network takes requests of up to 50 MiB from anybody, so a single entry may
+// be as large as maxEntry: what the network says of it comes on top.
+const (
+	maxMessage = 25 << 20
+	maxEntry   = 50<<20 + 64<<10
+)
 
 // The services of an XMTP network.
 const (
@@ -28,8 +32,8 @@ const (
 type calls struct {
 	sendGroup        *connect.Client[mlsapi.SendGroupMessagesRequest, emptypb.Empty]
 	sendWelcomes     *connect.Client[mlsapi.SendWelcomeMessagesRequest, emptypb.Empty]
-	queryGroup       *connect.Client[mlsapi.QueryGroupMessagesRequest, mlsapi.QueryGroupMessagesResponse]
-	queryWelcomes    *connect.Client[mlsapi.QueryWelcomeMessagesRequest, mlsapi.QueryWelcomeMessagesResponse]
+	pages            queries // of up to maxMessage
+	large            queries // of up to maxEntry
 	newest           *connect.Client[mlsapi.GetNewestGroupMessageRequest, mlsapi.GetNewestGroupMessageResponse]
 	followGroups     *connect.Client[mlsapi.SubscribeGroupMessagesRequest, mlsapi.GroupMessage]
 	followWelcomes   *connect.Client[mlsapi.SubscribeWelcomeMessagesRequest, mlsapi.WelcomeMessage]
@@ -48,11 +52,11 @@ func newCalls(h connect.HTTPClient, url string) calls {
 	return calls{
 		sendGroup:        method[mlsapi.SendGroupMessagesRequest, emptypb.Empty](h, mls+"SendGroupMessages"),
 		sendWelcomes:     method[mlsapi.SendWelcomeMessagesRequest, emptypb.Empty](h, mls+"SendWelcomeMessages"),
-		queryGroup:       method[mlsapi.QueryGroupMessagesRequest, mlsapi.QueryGroupMessagesResponse](h, mls+"QueryGroupMessages"),
-		queryWelcomes:    method[mlsapi.QueryWelcomeMessagesRequest, mlsapi.QueryWelcomeMessagesResponse](h, mls+"QueryWelcomeMessages"),
+		pages:            newQueries(h, mls),
+		large:            newQueries(h, mls, roomForOne),
 		newest:           method[mlsapi.GetNewestGroupMessageRequest, mlsapi.GetNewestGroupMessageResponse](h, mls+"GetNewestGroupMessage"),
-		followGroups:     method[mlsapi.SubscribeGroupMessagesRequest, mlsapi.GroupMessage](h, mls+"SubscribeGroupMessages"),
-		followWelcomes:   method[mlsapi.SubscribeWelcomeMessagesRequest, mlsapi.WelcomeMessage](h, mls+"SubscribeWelcomeMessages"),
+		followGroups:     method[mlsapi.SubscribeGroupMessagesRequest, mlsapi.GroupMessage](h, mls+"SubscribeGroupMessages", roomForOne),
+		followWelcomes:   method[mlsapi.SubscribeWelcomeMessagesRequest, mlsapi.WelcomeMessage](h, mls+"SubscribeWelcomeMessages", roomForOne),
 		uploadKeyPackage: method[mlsapi.UploadKeyPackageRequest, emptypb.Empty](h, mls+"UploadKeyPackage"),
 		fetchKeyPackages: method[mlsapi.FetchKeyPackagesRequest, mlsapi.FetchKeyPackagesResponse](h, mls+"FetchKeyPackages"),
 		publishCommitLog: method[mlsapi.BatchPublishCommitLogRequest, emptypb.Empty](h, mls+"BatchPublishCommitLog"),
@@ -64,11 +68,27 @@ func newCalls(h connect.HTTPClient, url string) calls {
 	}
 }
 
+// queries read one log each.
+type queries struct {
+	group    *connect.Client[mlsapi.QueryGroupMessagesRequest, mlsapi.QueryGroupMessagesResponse]
+	welcomes *connect.Client[mlsapi.QueryWelcomeMessagesRequest, mlsapi.QueryWelcomeMessagesResponse]
+}
+
+func newQueries(h connect.HTTPClient, mls string, more ...connect.ClientOption) queries {
+	return queries{
+		group:    method[mlsapi.QueryGroupMessagesRequest, mlsapi.QueryGroupMessagesResponse](h, mls+"QueryGroupMessages", more...),
+		welcomes: method[mlsapi.QueryWelcomeMessagesRequest, mlsapi.QueryWelcomeMessagesResponse](h, mls+"QueryWelcomeMessages", more...),
+	}
+}
+
+// roomForOne makes room for any one entry.
+var roomForOne = connect.WithReadMaxBytes(maxEntry)
+
 // method is a client of one method. What travels is ciphertext, so nothing is
 // compressed.
-func method[Q, A any](h connect.HTTPClient, url string) *connect.Client[Q, A] {
+func method[Q, A any](h connect.HTTPClient, url string, more ...connect.ClientOption) *connect.Client[Q, A] {
 	return connect.NewClient[Q, A](h, url, connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil),
-		connect.WithReadMaxBytes(maxMessage), connect.WithSendMaxBytes(maxMessage))
+		connect.WithReadMaxBytes(maxMessage), connect.WithSendMaxBytes(maxMessage), connect.WithClientOptions(more...))
 }
 
 // request adds to a message what the network wants to know of its sender.
@@ -155,7 +175,7 @@ func busError(err error) error {
 	return fmt.Errorf("xmtp: the network answers %w", err)
 }
 
-// tooLarge tells an answer over maxMessage, which is refused on this side, from a
+// tooLarge tells an answer over the limit, which is refused on this side, from a
 // network that is out of something.
 func tooLarge(err error) bool {
 	return connect.CodeOf(err) == connect.CodeResourceExhausted && !connect.IsWireError(err)

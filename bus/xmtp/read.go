@@ -58,31 +58,51 @@ type page struct {
 	more      bool // the log may go on
 }
 
-// query reads a page of a log: above the cursor, or from the end down to it.
-// Where a page has more bytes than an answer may have, it is a smaller one.
-func (b *Bus) query(ctx context.Context, l logID, cursor bus.ID, limit int, direction mlsapi.SortDirection) (page, error) {
+// A question is for a page of a log: above the cursor, or from the end down to it.
+type question struct {
+	log       logID
+	cursor    bus.ID
+	direction mlsapi.SortDirection
+}
+
+// query reads a page. Where that has more bytes than an answer may have it is read
+// with more room, and is smaller where that does not do, down to a single entry,
+// which always fits: anybody can put a large one there, and what lies behind it is
+// to be read. There is one such answer at a time.
+func (b *Bus) query(ctx context.Context, q question, limit int) (page, error) {
+	p, err := b.queryOnce(ctx, b.calls.pages, q, limit)
+	if !tooLarge(err) {
+		return p, busError(err)
+	}
+	select {
+	case b.room <- struct{}{}:
+		defer func() { <-b.room }()
+	case <-ctx.Done():
+		return page{}, ctx.Err()
+	}
 	for {
-		p, err := b.queryOnce(ctx, l, &mlsapi.PagingInfo{Direction: direction, Limit: uint32(limit), IdCursor: uint64(cursor)})
-		if err == nil || limit == 1 || !tooLarge(err) {
+		p, err := b.queryOnce(ctx, b.calls.large, q, limit)
+		if !tooLarge(err) || limit == 1 {
 			return p, busError(err)
 		}
-		limit /= 2
+		limit = max(1, limit/10)
 	}
 }
 
-func (b *Bus) queryOnce(ctx context.Context, l logID, paging *mlsapi.PagingInfo) (page, error) {
-	if l.welcomes {
-		answer, err := call(ctx, b, b.calls.queryWelcomes, &mlsapi.QueryWelcomeMessagesRequest{InstallationKey: []byte(l.id), PagingInfo: paging})
+func (b *Bus) queryOnce(ctx context.Context, c queries, q question, limit int) (page, error) {
+	paging := &mlsapi.PagingInfo{Direction: q.direction, Limit: uint32(limit), IdCursor: uint64(q.cursor)}
+	if q.log.welcomes {
+		answer, err := call(ctx, b, c.welcomes, &mlsapi.QueryWelcomeMessagesRequest{InstallationKey: []byte(q.log.id), PagingInfo: paging})
 		if err != nil {
 			return page{}, err
 		}
-		return readPage(l, paging, answer.GetMessages(), answer.GetPagingInfo(), welcomeEnvelope)
+		return readPage(q.log, paging, answer.GetMessages(), answer.GetPagingInfo(), welcomeEnvelope)
 	}
-	answer, err := call(ctx, b, b.calls.queryGroup, &mlsapi.QueryGroupMessagesRequest{GroupId: []byte(l.id), PagingInfo: paging})
+	answer, err := call(ctx, b, c.group, &mlsapi.QueryGroupMessagesRequest{GroupId: []byte(q.log.id), PagingInfo: paging})
 	if err != nil {
 		return page{}, err
 	}
-	return readPage(l, paging, answer.GetMessages(), answer.GetPagingInfo(), groupEnvelope)
+	return readPage(q.log, paging, answer.GetMessages(), answer.GetPagingInfo(), groupEnvelope)
 }
 
 // readPage checks that an answer is to the question, so that a reader moves on
@@ -114,14 +134,19 @@ func (b *Bus) Read(ctx context.Context, after bus.ID, limit int, topics ...bus.T
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
+	q := question{l, after, mlsapi.SortDirection_SORT_DIRECTION_ASCENDING}
 	var got []bus.Envelope
-	for len(got) < limit {
-		p, err := b.query(ctx, l, after, min(pageSize, limit-len(got)), mlsapi.SortDirection_SORT_DIRECTION_ASCENDING)
+	for step := pageSize; len(got) < limit; {
+		p, err := b.query(ctx, q, min(step, limit-len(got)))
 		if err != nil {
 			return nil, err
 		}
+		// What makes a page short lies ahead, until it was read past.
+		step = min(step, len(p.envelopes))
 		for _, e := range p.envelopes {
-			after = e.ID
+			if q.cursor = e.ID; len(e.Payload) == 0 {
+				step = pageSize
+			}
 			if slices.Contains(topics, e.Topic) {
 				got = append(got, e)
 			}
@@ -217,7 +242,7 @@ func (b *Bus) newest(ctx context.Context, logs map[logID][]bus.Topic) (map[logID
 	g.SetLimit(parallel)
 	for i, l := range installations {
 		g.Go(func() error {
-			p, err := b.query(ctx, l, 0, 1, mlsapi.SortDirection_SORT_DIRECTION_DESCENDING)
+			p, err := b.query(ctx, question{l, 0, mlsapi.SortDirection_SORT_DIRECTION_DESCENDING}, 1)
 			if err == nil && len(p.envelopes) > 0 {
 				found[i] = end{p.envelopes[0].ID, p.envelopes[0].Topic}
 			}
@@ -237,7 +262,7 @@ func (b *Bus) newest(ctx context.Context, logs map[logID][]bus.Topic) (map[logID
 // other's.
 func (b *Bus) lastOf(ctx context.Context, t bus.Topic, below bus.ID) (bus.ID, error) {
 	for limit := 1; ; limit = pageSize {
-		p, err := b.query(ctx, logOf(t), below, limit, mlsapi.SortDirection_SORT_DIRECTION_DESCENDING)
+		p, err := b.query(ctx, question{logOf(t), below, mlsapi.SortDirection_SORT_DIRECTION_DESCENDING}, limit)
 		if err != nil {
 			return 0, err
 		}

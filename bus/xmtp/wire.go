@@ -11,8 +11,12 @@ import (
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// canonical writes a payload as every host writes it.
-func canonical(m proto.Message) ([]byte, error) {
+// payloadOf writes an entry's payload, as every host writes it. That of one which is
+// too large for any client is empty, and its readers pass over it.
+func payloadOf(entry, m proto.Message) ([]byte, error) {
+	if proto.Size(entry) > maxMessage {
+		return nil, nil
+	}
 	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("xmtp: write payload: %w", err)
@@ -33,7 +37,7 @@ func groupEnvelope(m *mlsapi.GroupMessage) (bus.Envelope, error) {
 	if _, kind, err := group.Framing(v1.GetData()); err == nil && kind == group.TopicCommits {
 		topic, _ = bus.CommitsOf(v1.GetGroupId()) // of the same length
 	}
-	payload, err := canonical(&mlsapi.GroupMessageInput{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{
+	payload, err := payloadOf(m, &mlsapi.GroupMessageInput{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{
 		Data: v1.GetData(), SenderHmac: v1.GetSenderHmac(), ShouldPush: v1.GetShouldPush(),
 	}}})
 	return bus.Envelope{ID: bus.ID(v1.GetId()), Topic: topic, Time: timeOf(v1.GetCreatedNs()), Payload: payload}, err
@@ -65,7 +69,7 @@ func welcomeEnvelope(m *mlsapi.WelcomeMessage) (bus.Envelope, error) {
 	if err != nil || id == 0 {
 		return bus.Envelope{}, fmt.Errorf("xmtp: the network answers with a welcome %d for installation %x", id, installation)
 	}
-	payload, err := canonical(input)
+	payload, err := payloadOf(m, input)
 	return bus.Envelope{ID: bus.ID(id), Topic: topic, Time: timeOf(created), Payload: payload}, err
 }
 

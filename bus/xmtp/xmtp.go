@@ -10,6 +10,16 @@
 // by its cleartext content type; a node's own flag is not asked. Identity updates
 // and key packages are reached by Request only.
 //
+// A feed is not gapless, since XMTP's own node looks for what is new by the highest
+// id that it has seen, in one table for all groups: an entry that is committed after
+// one of another group with a higher id is not streamed, ever. Within a group, and
+// within an installation's welcomes, ids are given and committed in one order, under
+// a lock: a Read passes over nothing. It costs a call for each 100 entries, and one
+// where there is nothing.
+//
+// Anybody may send entries of up to 50 MiB there. One over 25 MiB, which XMTP's own
+// clients cannot read either, comes with an empty payload.
+//
 // A log that went backwards cannot be told from one that forgot what expired:
 // bus.ErrLogRolledBack comes where the network says so itself, as our own nodes
 // do, and then from Next or Read, not from Follow.
@@ -108,6 +118,7 @@ type Bus struct {
 	calls  calls
 	ctx    context.Context // ends with the bus
 	cancel context.CancelFunc
+	room   chan struct{} // held while an answer over maxMessage is read
 
 	mu    sync.Mutex
 	feeds map[*feed]struct{}
@@ -122,7 +133,7 @@ func Open(c Config) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{cfg: c, feeds: make(map[*feed]struct{})}
+	b := &Bus{cfg: c, room: make(chan struct{}, 1), feeds: make(map[*feed]struct{})}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.calls = newCalls(&http.Client{Transport: b.newTransport()}, c.URL)
 	return b, nil
@@ -175,7 +186,10 @@ func (c connection) Close() error {
 
 // Info implements bus.Bus.
 func (b *Bus) Info() bus.Info {
-	return bus.Info{Incarnation: "xmtp " + b.cfg.Network, Shards: 1, MaxPayload: b.cfg.MaxPayload, Foreign: true}
+	return bus.Info{
+		Incarnation: "xmtp " + b.cfg.Network, Shards: 1, MaxPayload: b.cfg.MaxPayload, Foreign: true,
+		Gapless: false, // see the package's comment
+	}
 }
 
 // Close implements bus.Bus.
