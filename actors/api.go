@@ -126,30 +126,41 @@ func (s *System) Sync(ctx context.Context, in InstallationID, id GroupID) error 
 const syncBatch = 1000
 
 // SyncGroups is Sync of every group of an installation. Those whose log is as
-// it was cost a share of one question, and stay asleep.
+// it was cost a share of one question, and stay asleep. A group that cannot be
+// synced keeps none of the others: the error names it.
 func (s *System) SyncGroups(ctx context.Context, in InstallationID) error {
 	ids, err := s.Groups(ctx, in)
 	if err != nil {
 		return err
 	}
+	var failed failures
 	for chunk := range slices.Chunk(ids, syncBatch) {
 		topics := make([]bus.Topic, 0, 2*len(chunk))
 		for _, id := range chunk {
 			commits, messages := topicsOf(id)
 			topics = append(topics, commits, messages)
 		}
-		last, lastErr := s.cfg.Bus.Last(ctx, topics...)
-		if lastErr != nil {
-			return errors.Join(err, fmt.Errorf("actors: ask for the newest entries: %w", lastErr))
+		last, err := s.cfg.Bus.Last(ctx, topics...)
+		if err != nil {
+			failed.add(fmt.Errorf("actors: ask for the newest entries of %d groups: %w", len(chunk), err))
+			continue
 		}
-		g, ctx := errgroup.WithContext(ctx)
+		var g errgroup.Group
 		g.SetLimit(syncsAtOnce)
 		for i, id := range chunk {
-			g.Go(func() error { return s.syncAt(ctx, in, id, max(last[2*i], last[2*i+1])) })
+			g.Go(func() error {
+				if err := s.syncAt(ctx, in, id, max(last[2*i], last[2*i+1])); err != nil {
+					failed.add(fmt.Errorf("actors: sync group %s: %w", id, err))
+				}
+				return nil
+			})
 		}
-		err = errors.Join(err, g.Wait())
+		_ = g.Wait()
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	return err
+	return failed.err()
 }
 
 const syncsAtOnce = 16
@@ -164,14 +175,25 @@ func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last
 			return err
 		}
 	}
-	_, err := s.ask(ctx, in, id, syncAt{last})
+	_, err := s.try(ctx, groupName(in, id), syncAt{last})
 	return err
 }
 
 // SyncWelcomes reads an installation's welcomes to their end and joins.
 func (s *System) SyncWelcomes(ctx context.Context, in InstallationID) error {
-	_, err := s.names.Ask(ctx, installationName(in), syncWelcomes{})
-	return s.explain(err)
+	_, err := s.try(ctx, installationName(in), syncWelcomes{})
+	return err
+}
+
+// try puts a question to one of many actors, as ask does, and does not wait for
+// one that cannot start.
+func (s *System) try(ctx context.Context, name string, msg any) (answer any, err error) {
+	for range askTries {
+		if answer, err = s.names.Try(ctx, name, msg); !errors.Is(err, engine.ErrRestarted) {
+			break
+		}
+	}
+	return answer, s.explain(err)
 }
 
 // Look calls read with a group's replica, on its actor's turn: it must be quick

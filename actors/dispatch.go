@@ -3,8 +3,8 @@ package actors
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,27 +14,28 @@ import (
 )
 
 // A dispatcher reads the bus once for the whole host. It decodes an envelope
-// once and hands it to every local actor that follows its topic.
+// once and hands it to every local actor that follows its topic. Where the feed
+// may have holes, what it delivers is only a hint that there is news, and each
+// actor reads from its own cursor.
 type dispatcher struct {
-	bus   bus.Bus
-	feed  bus.Feed
-	realm *mls.Realm
-	post  func(name string, msg any) error
-	depth func(name string) int
-	alarm func() // the log went backwards: also for those who do not follow it
-	log   *slog.Logger
+	bus     bus.Bus
+	feed    bus.Feed
+	gapless bool
+	realm   *mls.Realm
+	reader  *reader
+	post    func(name string, msg any) error
+	depth   func(name string) int
+	beside  func(work func(context.Context))
+	alarm   func() // the log went backwards: also for those who do not follow it
+	log     *slog.Logger
 
-	mu   sync.Mutex
-	logs map[bus.Topic]*following // a group's two topics share one entry
+	mu      sync.Mutex // never held during a call to the network
+	logs    map[bus.Topic]*following
+	turn    uint64       // number of the feed's Next that runs, or ran last
+	left    uint64       // the last one during which something was unfollowed
+	queue   []*following // that a worker is to see to
+	workers int
 }
-
-// following is one log that somebody here follows.
-type following struct {
-	at      bus.ID               // everything up to here was handed out
-	readers map[string]*readMark // by actor name
-}
-
-type readMark struct{ behind bool }
 
 // News for a group actor: envelopes in order. All local members get the same
 // slice.
@@ -46,110 +47,67 @@ type welcomeNews struct {
 	envelopes []bus.Envelope
 }
 
-// fallenBehind tells an actor that it was passed over: it reads the log from
-// its own cursor.
-type fallenBehind struct{}
-
-// logRewound tells an actor that the log went backwards.
-type logRewound struct{ end bus.ID }
+// fallenBehind tells an actor that there is something that it is not handed: it
+// reads the log from its own cursor, as it was at a moment or later.
+type fallenBehind struct{ since moment }
 
 // maxQueued is the inflow credit: an actor with more messages waiting gets no
 // more, and catches up from the log when it has worked them off.
 const maxQueued = 128
 
-// follow registers an actor for topics of one log. The actor has everything up
-// to cursor; the result is where live delivery begins for it: it reads what
-// lies between by itself.
-func (d *dispatcher) follow(ctx context.Context, name string, cursor bus.ID, topics ...bus.Topic) (bus.ID, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.logs[topics[0]]
-	if f == nil {
-		if err := d.feed.Follow(ctx, cursor, topics...); err != nil {
-			return 0, err
-		}
-		f = &following{at: cursor, readers: map[string]*readMark{}}
-		for _, t := range topics {
-			d.logs[t] = f
-		}
-	}
-	f.readers[name] = &readMark{}
-	return f.at, nil
-}
-
-func (d *dispatcher) unfollow(name string, topics ...bus.Topic) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.logs[topics[0]]
-	if f == nil {
-		return
-	}
-	delete(f.readers, name)
-	if len(f.readers) == 0 {
-		d.feed.Unfollow(topics...)
-		for _, t := range topics {
-			delete(d.logs, t)
-		}
-	}
-}
-
-// caughtUp gives an actor that has read to its cursor's end its credit back, and
-// reports whether it was passed over with something beyond that meanwhile: then
-// it reads once more.
-func (d *dispatcher) caughtUp(name string, topic bus.Topic, end bus.ID) (more bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.logs[topic]
-	if f == nil || f.readers[name] == nil {
-		return false
-	}
-	more = f.readers[name].behind && f.at > end
-	f.readers[name].behind = false
-	return more
-}
+const (
+	feedRetry = 100 * time.Millisecond
+	// hintPause gathers the hints of a feed with holes, so that a log is read
+	// so often at most, however much comes.
+	hintPause = 100 * time.Millisecond
+	fullBatch = 512 // of a feed
+)
 
 // run hands out what arrives until the feed is closed.
 func (d *dispatcher) run(ctx context.Context) {
 	for {
+		turn := d.nextTurn()
 		batch, err := d.feed.Next(ctx)
 		switch {
 		case err == nil:
-			d.handOut(batch)
+			d.handOut(turn, batch)
+			if !d.gapless && len(batch) < fullBatch && !pause(ctx, nil, hintPause) {
+				return
+			}
 		case errors.Is(err, bus.ErrClosed) || ctx.Err() != nil:
 			return
 		case errors.Is(err, bus.ErrLogRolledBack):
 			d.log.Error("log went backwards", keyErr, err)
+			d.reader.rewound()
+			d.wentBack()
 			d.alarm()
-			for !d.rewound(ctx) {
-				select {
-				case <-time.After(feedRetry):
-				case <-ctx.Done():
-					return
-				}
-			}
 		default:
 			d.log.Warn("bus feed interrupted", keyErr, err)
-			select {
-			case <-time.After(feedRetry):
-			case <-ctx.Done():
+			if !pause(ctx, nil, feedRetry) {
 				return
 			}
 		}
 	}
 }
 
-const feedRetry = 100 * time.Millisecond
+func (d *dispatcher) nextTurn() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn++
+	return d.turn
+}
 
 // handOut groups a batch by log, in order, and posts each group's part once to
 // every follower.
-func (d *dispatcher) handOut(batch []bus.Envelope) {
+func (d *dispatcher) handOut(turn uint64, batch []bus.Envelope) {
+	since := d.reader.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var order []*following
 	news := map[*following][]bus.Envelope{}
 	for _, e := range batch {
 		f := d.logs[e.Topic]
-		if f == nil || e.ID <= f.at {
+		if f == nil {
 			continue
 		}
 		if news[f] == nil {
@@ -159,164 +117,119 @@ func (d *dispatcher) handOut(batch []bus.Envelope) {
 	}
 	for _, f := range order {
 		envelopes := news[f]
-		msg := any(welcomeNews{f.at, envelopes})
-		if k := envelopes[0].Topic.Kind(); k == bus.GroupCommits || k == bus.GroupMessages {
-			msg = groupNews{decode(d.realm, f.at, envelopes)}
-		}
-		f.at = envelopes[len(envelopes)-1].ID
-		for name, mark := range f.readers {
-			if mark.behind {
-				continue
-			}
-			if d.depth(name) > maxQueued {
-				mark.behind = true
-				d.tell(name, fallenBehind{})
-				continue
-			}
-			d.tell(name, msg)
+		last := envelopes[len(envelopes)-1].ID
+		switch {
+		case turn < f.sure:
+			f.unsure = true
+			d.hint(f, last, since)
+		case !d.gapless || f.unsure:
+			f.at, f.unsure = max(f.at, last), false
+			d.hint(f, last, since)
+		default:
+			d.deliver(f, envelopes, since)
 		}
 	}
 }
 
-// tell posts a message. An actor that cannot be woken misses nothing: it reads
-// the log when it can.
-func (d *dispatcher) tell(name string, msg any) {
+// The methods from here to tell are called with the dispatcher's mutex held.
+
+// deliver hands a log's next envelopes to its readers.
+func (d *dispatcher) deliver(f *following, envelopes []bus.Envelope, since moment) {
+	first := slices.IndexFunc(envelopes, func(e bus.Envelope) bool { return e.ID > f.at })
+	if first < 0 {
+		return
+	}
+	envelopes = envelopes[first:]
+	msg := any(welcomeNews{f.at, envelopes})
+	if k := envelopes[0].Topic.Kind(); k == bus.GroupCommits || k == bus.GroupMessages {
+		msg = groupNews{decode(d.realm, f.at, envelopes)}
+	}
+	f.at = envelopes[len(envelopes)-1].ID
+	f.hear(f.at, since)
+	for name, mark := range f.readers {
+		switch {
+		case mark.behind:
+		case d.depth(name) > maxQueued:
+			mark.behind = true
+			d.tell(f, name, fallenBehind{since})
+		default:
+			d.tell(f, name, msg)
+		}
+	}
+}
+
+// hint tells a log's readers that it has something, up to an ID. Who was told and
+// has not read to an end since is told no more: he looks once more when he has.
+func (d *dispatcher) hint(f *following, last bus.ID, since moment) {
+	f.hear(last, since)
+	for name, mark := range f.readers {
+		if !mark.behind {
+			mark.behind = true
+			d.tell(f, name, fallenBehind{since})
+		}
+	}
+}
+
+// tell posts a message. A reader that cannot be woken misses nothing: when it
+// wakes it follows anew, and reads the log.
+func (d *dispatcher) tell(f *following, name string, msg any) {
 	if err := d.post(name, msg); err != nil {
-		d.log.Warn("delivery refused", keyActor, name[:min(len(name), 10)], keyErr, err)
+		d.log.Warn("delivery refused", keyActor, kindOf(name).String(), keyErr, err)
+		d.leave(f, name)
 	}
 }
 
-// decode makes a group's deliveries of envelopes. What does not decode is
-// delivered all the same, as nothing: the replica reads past it and says so.
-func decode(realm *mls.Realm, after bus.ID, envelopes []bus.Envelope) []group.Delivered {
-	items := make([]group.Delivered, len(envelopes))
-	for i, e := range envelopes {
-		items[i] = group.Delivered{ID: uint64(e.ID), After: uint64(after), Time: e.Time, Commit: e.Topic.Kind() == bus.GroupCommits}
-		if data, err := group.DecodeGroupMessage(e.Payload); err == nil {
-			items[i].Data = data
-			items[i].Message, _ = realm.Parse(data)
-		}
-		after = e.ID
-	}
-	return items
-}
-
-// rewound tells every follower, and follows anew from the end of each log. It
-// reports whether that went well: it is repeated, since who is told twice does
-// nothing, and who is not followed again hears of nothing any more.
-func (d *dispatcher) rewound(ctx context.Context) bool {
-	all := true
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	topics := map[*following][]bus.Topic{}
-	for t, f := range d.logs {
-		topics[f] = append(topics[f], t)
-	}
-	for f, of := range topics {
-		end, err := d.bus.End(ctx, of[0])
-		if err == nil {
-			err = d.feed.Follow(ctx, end, of...)
-		}
-		if err != nil {
-			d.log.Error("follow after rewind", keyErr, err)
-			all = false
-			continue
-		}
-		f.at = end
-		for name := range f.readers {
-			d.tell(name, logRewound{end})
-		}
-	}
-	return all
-}
-
-// A reader reads logs for actors that catch up. Many members of one group read
-// the same stretch at the same time, after a join or a restart, so pages are
-// read once and kept for a moment.
-type reader struct {
-	ctx   context.Context // the host's: a page is read for everybody
-	bus   bus.Bus
-	realm *mls.Realm
-
-	mu    sync.Mutex
-	pages map[pageKey]*page
-	order []pageKey // oldest first
-}
-
-type pageKey struct {
-	group GroupID
-	after bus.ID
-}
-
-type page struct {
-	done  chan struct{}
-	items []group.Delivered
-	err   error
-}
-
+// Of a feed with holes the host asks from time to time where the logs end: what
+// was passed over may be followed by nothing. The question is one for a thousand
+// groups; a network answers for the welcomes of one installation at a time.
 const (
-	pageSize = 256 // envelopes
-	maxPages = 64
+	checkGroups   = time.Minute
+	checkWelcomes = 5 // that many rounds apart
+	checkAtOnce   = 1000
 )
 
-// read returns the next envelopes of a group above after; fewer than pageSize
-// means that the log's end was reached. A page that reached the end is not
-// kept, since the end moves; and whoever came to wait for one that others had
-// begun reads once more, since what is to be seen may have been published in
-// between.
-func (r *reader) read(ctx context.Context, id GroupID, after bus.ID) ([]group.Delivered, error) {
-	items, joined, err := r.page(ctx, pageKey{id, after})
-	if joined && err == nil && len(items) < pageSize {
-		items, _, err = r.page(ctx, pageKey{id, after}) // begun since, by whomever
-	}
-	return items, err
-}
-
-// page reads a page, or joins those who are reading it.
-func (r *reader) page(ctx context.Context, key pageKey) (items []group.Delivered, joined bool, err error) {
-	r.mu.Lock()
-	p := r.pages[key]
-	if p == nil {
-		p = &page{done: make(chan struct{})}
-		r.pages[key] = p
-		r.order = append(r.order, key)
-		if len(r.order) > maxPages {
-			delete(r.pages, r.order[0])
-			r.order = r.order[1:]
+// check tells the readers of logs that have more than they have read.
+func (d *dispatcher) check(ctx context.Context, welcomes bool) {
+	d.mu.Lock()
+	var all []*following
+	for topic, f := range d.logs {
+		if f.followed && topic == f.topics[0] && (welcomes || topic.Kind() != bus.Welcomes) {
+			all = append(all, f)
 		}
-		r.mu.Unlock()
-		p.items, p.err = r.fetch(r.ctx, key.group, key.after)
-		if p.err != nil || len(p.items) < pageSize {
-			r.mu.Lock()
-			if r.pages[key] == p {
-				delete(r.pages, key)
-			}
-			r.mu.Unlock()
+	}
+	d.mu.Unlock()
+	for chunk := range slices.Chunk(all, checkAtOnce) {
+		var topics []bus.Topic
+		for _, f := range chunk {
+			topics = append(topics, f.topics...)
 		}
-		close(p.done)
-		return p.items, false, p.err
-	}
-	r.mu.Unlock()
-	select {
-	case <-p.done:
-		return p.items, true, p.err
-	case <-ctx.Done():
-		return nil, true, ctx.Err()
+		since := d.reader.now()
+		last, err := d.bus.Last(ctx, topics...)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil { // the next round asks again
+			d.log.Warn("ends of logs not read", keyCount, len(chunk), keyErr, err)
+			continue
+		}
+		d.mu.Lock()
+		for _, f := range chunk {
+			newest := slices.Max(last[:len(f.topics)])
+			last = last[len(f.topics):]
+			d.overdue(f, newest, since)
+		}
+		d.mu.Unlock()
 	}
 }
 
-func (r *reader) fetch(ctx context.Context, id GroupID, after bus.ID) ([]group.Delivered, error) {
-	commits, messages := topicsOf(id)
-	envelopes, err := r.bus.Read(ctx, after, pageSize, commits, messages)
-	if err != nil {
-		return nil, fmt.Errorf("actors: read group log: %w", err)
+// overdue hints at an entry to those who have not read it, also where a hint
+// should have reached them. Called with the dispatcher's mutex held.
+func (d *dispatcher) overdue(f *following, newest bus.ID, since moment) {
+	f.hear(newest, since)
+	for name, mark := range f.readers {
+		if mark.cursor < newest {
+			mark.behind = true
+			d.tell(f, name, fallenBehind{since})
+		}
 	}
-	return decode(r.realm, after, envelopes), nil
-}
-
-// topicsOf returns a group's two topics.
-func topicsOf(id GroupID) (commits, messages bus.Topic) {
-	commits, _ = bus.CommitsOf(id[:]) // 16 bytes: never an error
-	messages, _ = bus.MessagesOf(id[:])
-	return commits, messages
 }

@@ -21,8 +21,7 @@ func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
 		return crash(fmt.Errorf("save: %w", err))
 	}
 	a.outbox.add(fx.Send)
-	if fx.Read > a.mark {
-		a.mark = fx.Read
+	if a.log.want(fx.Read) {
 		a.read(ctx)
 	}
 	if len(fx.Resolve) > 0 {

@@ -254,7 +254,7 @@ func TestWelcomesReadBeforeACrash(t *testing.T) {
 	})
 }
 
-// A Sync after a crash is answered by its own read of the log, not by one that
+// A Sync after a crash is answered by what the log has by then, not by a page that
 // was begun before.
 func TestSyncAfterACrashReads(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -270,15 +270,14 @@ func TestSyncAfterACrashReads(t *testing.T) {
 		elapse(time.Second)
 		done := make(chan error, 1)
 		go func() { done <- w.sys.Sync(w.ctx, p[1], id) }()
-		next() // the read before the crash
-		next() // the one that the crash began
+		next() // the page of the read before the crash
 		select {
 		case err := <-done:
-			t.Errorf("answered by a read that began before it: %v", err)
+			t.Errorf("answered by a page that was begun before it: %v", err)
 		default:
 		}
 		w.line.flowing()
-		next()
+		next() // the one that was begun since
 		w.ok(<-done)
 	})
 }

@@ -23,17 +23,11 @@ type groupActor struct {
 	waiting map[uint64][]*engine.Reply          // by intent: who waits for its outcome
 	senders map[group.MessageID][]*engine.Reply // by own message: likewise
 	syncs   []pendingSync
-	live    bool // follows the log
 
-	// Reads of the log run beside the mailbox, one at a time. Each has a number.
-	begun, ended uint64
-	again        bool   // another is wanted once this one ends
-	stale        uint64 // reads up to this number were begun for a replica that is gone
-	mark         uint64 // the newest Effects.Read: what the next read answers
-	answered     uint64 // the newest Effects.Read that was answered
-	resting      bool   // the read that the replica wants waits for a wish: who only looks asks the network nothing
-
-	checking, retrying bool // a timer of checkLive, of readAgain is set
+	log      catchUp   // when the log is read
+	follows  *readMark // the newest Follow; nil where nobody listens
+	live     bool      // it came to be
+	checking bool      // a timer of checkLive is set
 
 	alarm alarm // wakes what waits for the network to come back
 }
@@ -110,13 +104,16 @@ func (a *groupActor) Start(ctx *engine.Context) error {
 	a.replica = replica
 	a.outbox = newOutbox(a.sys, ctx.Self(), &a.alarm)
 	live := a.in.listens()
-	if a.resting = !live && len(replica.Outstanding()) == 0; a.resting {
-		a.mark, fx.Read = fx.Read, 0
+	if !live && len(replica.Outstanding()) == 0 {
+		a.log.want(fx.Read)
+		a.log.hold()
+		fx.Read = 0
 	}
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}
-	return a.setLive(ctx, live)
+	a.setLive(ctx, live)
+	return nil
 }
 
 // Stop releases what Start took. It saves nothing: see Idle.
@@ -129,7 +126,7 @@ func (a *groupActor) Stop() {
 // Idle lets the actor be put to sleep once nothing waits, after saving the
 // ratchets that the store is behind with.
 func (a *groupActor) Idle() bool {
-	if a.reading() || len(a.syncs) > 0 || a.wanted() && !a.resting || !a.outbox.empty() {
+	if len(a.syncs) > 0 || !a.outbox.empty() || a.log.state != resting && (a.log.state != still || a.wanted()) {
 		return false
 	}
 	if err := a.save(a.sys.ctx, a.replica.Passivate(), false); err != nil {
@@ -158,12 +155,12 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		return a.awaitMessage(ctx, m.message)
 	case readNow:
 		a.read(ctx)
-		a.syncs = append(a.syncs, pendingSync{reply: ctx.Later(), read: a.nextRead()})
+		a.syncs = append(a.syncs, pendingSync{reply: ctx.Later(), read: a.log.covering()})
 		return nil
 	case syncNow:
 		return a.sync(ctx)
 	case syncAt:
-		if bus.ID(a.replica.Cursor()) != m.last || a.reading() || a.wanted() {
+		if bus.ID(a.replica.Cursor()) != m.last || a.log.running() || a.wanted() {
 			return a.sync(ctx)
 		}
 		return nil
@@ -171,26 +168,40 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		ctx.Reply(m.read(a.replica))
 		return nil
 	case setLive:
-		return a.setLive(ctx, a.in.listens()) // of two tellers the later counts, not the slower
+		a.setLive(ctx, a.in.listens()) // of two tellers the later counts, not the slower
+		return nil
 	case checkLive:
 		a.checking = false
-		if a.live || !a.in.listens() {
-			return nil
+		if a.follows == nil && a.in.listens() {
+			a.setLive(ctx, true)
 		}
-		return a.setLive(ctx, true)
+		return nil
+	case isFollowed:
+		a.isFollowed(ctx, m)
+		return nil
+	case notFollowed:
+		a.notFollowed(ctx, m)
+		return nil
 	case readAgain:
-		a.retrying = false
-		a.read(ctx)
+		if a.log.timer() {
+			a.begin(ctx)
+		}
 		return nil
 	case fallenBehind:
-		a.read(ctx)
+		if a.log.ask(m.since, true) {
+			a.begin(ctx)
+		}
 		return nil
 	case unsaved:
 		return crash(fmt.Errorf("save: %w", m.err))
 	case logRead:
 		return a.logRead(ctx, m)
 	case logRewound:
-		return a.rewound(ctx, m.end)
+		if err := a.rewound(ctx, m.end); err != nil {
+			return err
+		}
+		a.read(ctx) // also where it was told before: what came since was not handed out
+		return nil
 	case rejoin:
 		return a.rejoin(ctx, m)
 	}
@@ -280,7 +291,7 @@ func (a *groupActor) wish(ctx *engine.Context, w wish) error {
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}
-	if a.resting {
+	if a.log.state == resting {
 		a.read(ctx)
 	}
 	if !waits {
@@ -335,21 +346,13 @@ func (a *groupActor) sync(ctx *engine.Context) error {
 	}
 	a.alarm.ring()
 	a.read(ctx)
-	a.syncs = append(a.syncs, pendingSync{ctx.Later(), a.nextRead(), a.replica.Outstanding()})
+	a.syncs = append(a.syncs, pendingSync{ctx.Later(), a.log.covering(), a.replica.Outstanding()})
 	return nil
 }
 
 // wanted reports whether the replica waits for a read of the log, or for
 // anything else.
-func (a *groupActor) wanted() bool { return a.mark > a.answered || a.replica.Pending() }
-
-// nextRead is the number of the first read that begins after now was said.
-func (a *groupActor) nextRead() uint64 {
-	if a.again {
-		return a.begun + 1
-	}
-	return a.begun
-}
+func (a *groupActor) wanted() bool { return a.log.wants() || a.replica.Pending() }
 
 // settle answers the syncs that have what they waited for.
 func (a *groupActor) settle() {
@@ -358,13 +361,13 @@ func (a *groupActor) settle() {
 	}
 	if a.replica.Waiting() {
 		for i := range a.syncs {
-			a.syncs[i].read = a.begun + 1 // once it goes on
+			a.syncs[i].read = a.log.number + 1 // once it goes on
 		}
 		return
 	}
 	outstanding := a.replica.Outstanding()
 	a.syncs = slices.DeleteFunc(a.syncs, func(s pendingSync) bool {
-		if a.ended < s.read || a.replica.Sends() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
+		if !a.log.through(s.read) || a.replica.Sends() && slices.ContainsFunc(s.intents, func(id uint64) bool { return slices.Contains(outstanding, id) }) {
 			return false
 		}
 		s.reply.Answer(nil, nil)
@@ -372,50 +375,62 @@ func (a *groupActor) settle() {
 	})
 }
 
-// setLive follows the log, or stops following it. While the bus is out of reach
-// it tries again: everything that needs no network goes on meanwhile.
-func (a *groupActor) setLive(ctx *engine.Context, live bool) error {
+// setLive follows the log, or stops following it. The network is asked beside the
+// mailbox: see isFollowed and notFollowed.
+func (a *groupActor) setLive(ctx *engine.Context, live bool) {
 	commits, messages := topicsOf(a.id)
+	name := ctx.Self().Name()
+	a.live = false
 	if !live {
-		a.sys.feed.unfollow(ctx.Self().Name(), commits, messages) // also what a life before a sleep followed
-		a.live = false
-		return nil
-	}
-	cursor := bus.ID(a.replica.Cursor())
-	from, err := a.sys.feed.follow(ctx.Context(), ctx.Self().Name(), cursor, commits, messages)
-	if err != nil {
-		a.sys.log.Warn("group log not followed", groupAttr(a.id), keyErr, err)
-		if errors.Is(err, bus.ErrLogRolledBack) {
-			a.read(ctx) // and so learn where it ends
-		}
-		if !a.checking {
-			a.checking = true
-			ctx.After(retryRead, checkLive{})
-		}
-		return nil
-	}
-	a.live = true
-	if from > cursor {
-		a.read(ctx)
-	}
-	return nil
-}
-
-func (a *groupActor) reading() bool { return a.begun > a.ended }
-
-// read reads the log from the cursor to its end, beside the mailbox. The pages
-// come back as news, then logRead.
-func (a *groupActor) read(ctx *engine.Context) {
-	if a.reading() {
-		a.again = true
+		a.follows = nil
+		a.sys.feed.unfollow(name, commits, messages) // also what a life before a sleep followed
 		return
 	}
-	a.begun++
-	a.again, a.resting = false, false
-	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.mark}
-	wanted := a.wanted()
+	a.follows = a.sys.feed.follow(name, bus.ID(a.replica.Cursor()), commits, messages)
+}
+
+func (a *groupActor) isFollowed(ctx *engine.Context, m isFollowed) {
+	if m.mark != a.follows {
+		return // of a life before, or of a stream before
+	}
+	a.live = true
+	if m.behind {
+		a.read(ctx)
+	}
+}
+
+// notFollowed: while the bus is out of reach it tries again, and everything that
+// needs no network goes on meanwhile.
+func (a *groupActor) notFollowed(ctx *engine.Context, m notFollowed) {
+	if m.mark != a.follows {
+		return
+	}
+	a.follows = nil
+	a.sys.log.Warn("group log not followed", groupAttr(a.id), keyErr, m.err)
+	if errors.Is(m.err, bus.ErrLogRolledBack) {
+		a.read(ctx) // and so learn where it ends
+	}
+	if !a.checking {
+		a.checking = true
+		ctx.After(retryRead, checkLive{})
+	}
+}
+
+// read reads the log from the cursor to its end as of now.
+func (a *groupActor) read(ctx *engine.Context) {
+	if a.log.ask(a.sys.reader.now(), false) {
+		a.begin(ctx)
+	}
+}
+
+// begin begins a read, beside the mailbox. The pages come back as news, then
+// logRead. Unless it is known that there is news, it first asks whether there is.
+func (a *groupActor) begin(ctx *engine.Context) {
+	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.log.since, a.log.wanted}
+	ask := !a.log.news && !a.wanted()
+	a.log.news = false
 	a.sys.beside(func(c context.Context) {
-		if !wanted && r.unchanged(c) {
+		if ask && r.unchanged(c) {
 			_ = r.sys.engine.Tell(r.to, logRead{of: a, end: r.after, mark: r.mark, unchanged: true})
 			return
 		}
@@ -430,6 +445,7 @@ type logReader struct {
 	to    engine.Ref
 	id    GroupID
 	after bus.ID
+	since moment
 	mark  uint64
 }
 
@@ -444,23 +460,20 @@ func (r logReader) unchanged(ctx context.Context) bool {
 // run asks the actor to take one page after another, so that it never has more
 // than one waiting.
 func (r logReader) run(ctx context.Context) {
-	commits, _ := topicsOf(r.id)
-	end, err := r.sys.cfg.Bus.End(ctx, commits)
-	after := r.after
-	for err == nil {
-		var items []group.Delivered
-		if items, err = r.sys.reader.read(ctx, r.id, after); err != nil || len(items) == 0 {
-			break
+	after, limit := r.after, firstPage
+	for {
+		p, err := r.sys.reader.page(ctx, pageKey{r.id, after}, limit, r.since)
+		if err == nil && len(p.items) > 0 {
+			if _, err = r.sys.engine.Ask(ctx, r.to, groupNews{p.items}); err == nil {
+				after = bus.ID(p.items[len(p.items)-1].ID)
+			}
 		}
-		if _, err = r.sys.engine.Ask(ctx, r.to, groupNews{items}); err != nil {
-			break
+		if err != nil || !p.full {
+			_ = r.sys.engine.Tell(r.to, logRead{of: r.of, end: p.end, after: after, mark: r.mark, err: err}) // a stopped actor needs no answer
+			return
 		}
-		after = bus.ID(items[len(items)-1].ID)
-		if len(items) < pageSize {
-			break
-		}
+		limit = p.next()
 	}
-	_ = r.sys.engine.Tell(r.to, logRead{of: r.of, end: end, after: after, mark: r.mark, err: err}) // a stopped actor needs no answer
 }
 
 // retryRead is how long an actor waits after a read that failed.
@@ -470,48 +483,51 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	if m.of != a {
 		return nil // of a life before a crash
 	}
-	a.ended++
-	switch {
-	case a.ended <= a.stale:
+	if a.log.isVoid() {
+		a.log.ended(0)
 		a.read(ctx)
 		for i := range a.syncs {
-			a.syncs[i].read = a.nextRead()
-		}
-		return nil
-	case errors.Is(m.err, bus.ErrLogRolledBack) && (uint64(m.end) < a.replica.Cursor() || a.replica.Cursor() < uint64(m.after)):
-		if err := a.rewound(ctx, m.end); err != nil {
-			return err
-		}
-		if !a.reading() {
-			a.read(ctx)
-		}
-		return nil
-	case m.err != nil:
-		a.sys.log.Warn("group log not read", groupAttr(a.id), keyErr, m.err)
-		for _, s := range a.syncs {
-			s.reply.Answer(nil, m.err)
-		}
-		a.syncs = nil
-		if a.resting = !a.live && len(a.replica.Outstanding()) == 0; !a.resting && !a.retrying {
-			a.retrying = true
-			ctx.After(retryRead, readAgain{})
+			a.syncs[i].read = a.log.covering()
 		}
 		return nil
 	}
+	if m.err != nil {
+		return a.notRead(ctx, m)
+	}
+	more := a.log.ended(m.mark)
 	commits, _ := topicsOf(a.id)
-	if a.sys.feed.caughtUp(ctx.Self().Name(), commits, m.end) {
-		a.again = true
-	}
+	since, beyond := a.sys.feed.caughtUp(ctx.Self().Name(), commits, m.end)
 	if !m.unchanged {
-		a.answered = max(a.answered, m.mark)
 		if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {
 			return err
 		}
 	}
-	if a.again || a.mark > a.answered {
-		a.read(ctx)
+	if (more || beyond || a.log.wants()) && !a.log.running() && a.log.ask(since, beyond) {
+		a.begin(ctx)
 	}
 	a.settle()
+	return nil
+}
+
+// notRead: the log could not be read to its end, or goes no longer as far as it
+// was read.
+func (a *groupActor) notRead(ctx *engine.Context, m logRead) error {
+	if errors.Is(m.err, bus.ErrLogRolledBack) && (uint64(m.end) < a.replica.Cursor() || a.replica.Cursor() < uint64(m.after)) {
+		a.log.ended(0)
+		if err := a.rewound(ctx, m.end); err != nil {
+			return err
+		}
+		a.read(ctx)
+		return nil
+	}
+	a.sys.log.Warn("group log not read", groupAttr(a.id), keyErr, m.err)
+	for _, s := range a.syncs {
+		s.reply.Answer(nil, m.err)
+	}
+	a.syncs = nil
+	if heard := a.follows != nil || len(a.replica.Outstanding()) > 0; a.log.failed(heard) {
+		ctx.After(retryRead, readAgain{})
+	}
 	return nil
 }
 
@@ -535,7 +551,8 @@ func (a *groupActor) rejoin(ctx *engine.Context, m rejoin) error {
 		return err
 	}
 	// What the old one asked for is void.
-	a.replica, a.mark, a.answered, a.stale = replica, 0, 0, a.begun
+	a.replica = replica
+	a.log.replaced()
 	if err := a.carryOut(ctx, fx); err != nil {
 		return err
 	}

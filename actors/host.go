@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -22,7 +23,8 @@ type hostActor struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	turns keyTurns
+	turns  keyTurns
+	checks int // rounds of checkFeed
 }
 
 const hostName = "host"
@@ -30,6 +32,10 @@ const hostName = "host"
 type (
 	feedEnded struct{ err error }
 	wakeAll   struct{}
+	// checkFeed asks what a feed with holes may have passed over, and feedChecked
+	// ends the round of that number.
+	checkFeed   struct{ of *hostActor }
+	feedChecked struct{ of *hostActor }
 )
 
 func (s *System) spawnHost() error {
@@ -53,6 +59,7 @@ func (a *hostActor) Start(ctx *engine.Context) error {
 	})
 	a.keysScan(ctx)
 	a.tendLater(ctx)
+	a.checkLater(ctx)
 	return nil
 }
 
@@ -82,6 +89,16 @@ func (a *hostActor) Receive(ctx *engine.Context, msg any) error {
 			a.tendLater(ctx)
 		}
 		return nil
+	case checkFeed:
+		if m.of == a {
+			a.checkFeed(ctx)
+		}
+		return nil
+	case feedChecked:
+		if m.of == a {
+			a.checkLater(ctx)
+		}
+		return nil
 	case keysDue:
 		a.keysDue(ctx, m.in, m.delay)
 		return nil
@@ -96,6 +113,23 @@ func (a *hostActor) Receive(ctx *engine.Context, msg any) error {
 		return nil
 	}
 	return fmt.Errorf("actors: host actor was told %T", msg)
+}
+
+// checkLater sets the time of the next check, a tenth more or less, of a feed that
+// may have holes.
+func (a *hostActor) checkLater(ctx *engine.Context) {
+	if !a.sys.feed.gapless {
+		ctx.After(checkGroups-checkGroups/10+rand.N(checkGroups/5), checkFeed{a})
+	}
+}
+
+func (a *hostActor) checkFeed(ctx *engine.Context) {
+	a.checks++
+	self, welcomes := ctx.Self(), a.checks%checkWelcomes == 0
+	a.sys.beside(func(c context.Context) {
+		a.sys.feed.check(c, welcomes)
+		_ = a.sys.engine.Tell(self, feedChecked{a}) // a host that closes needs none
+	})
 }
 
 // wakeAll opens every installation whose database key is at hand. One that does
@@ -221,7 +255,7 @@ func (s *System) hooks() engine.Hooks {
 // crash. It comes through the engine's own timer, since hooks must not wait.
 func (s *System) engineTellLater(name string) {
 	if ref, ok := s.names.Live(name); ok {
-		s.engine.After(time.Millisecond, ref, fallenBehind{})
+		s.engine.After(time.Millisecond, ref, fallenBehind{s.reader.now()})
 	}
 }
 

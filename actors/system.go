@@ -176,7 +176,10 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		return nil, errors.Join(fmt.Errorf("actors: open feed: %w", err), s.engine.Shutdown(ctx))
 	}
 	s.reader = &reader{ctx: s.ctx, bus: cfg.Bus, realm: s.realm, pages: map[pageKey]*page{}}
-	s.feed = &dispatcher{bus: cfg.Bus, feed: feed, realm: s.realm, log: s.log, post: s.names.Tell, depth: s.depth, alarm: s.logRewound, logs: map[bus.Topic]*following{}}
+	s.feed = &dispatcher{
+		bus: cfg.Bus, feed: feed, gapless: cfg.Bus.Info().Gapless, realm: s.realm, reader: s.reader, log: s.log,
+		post: s.names.Tell, depth: s.depth, beside: s.beside, alarm: s.logRewound, logs: map[bus.Topic]*following{},
+	}
 	s.unscrape = cfg.Telemetry.BeforeScrape(func() {
 		st := s.engine.Stats()
 		cfg.Telemetry.Live.Of(telemetry.ActorGroup).Set(st.Live)

@@ -65,6 +65,13 @@ func (e *UnresolvedError) Error() string {
 // welcome is read past.
 var ErrRejected = errors.New("group: rejected")
 
+// Verdict reports whether an error of opening a welcome, or of Join, is the
+// protocol's verdict on it: the welcome is at fault, and neither time nor another
+// try will change that.
+func Verdict(err error) bool {
+	return errors.Is(err, ErrRejected) || errors.Is(err, ErrWelcome) || errors.Is(err, ErrStaleWelcome)
+}
+
 // rejection makes a rule an error that satisfies errors.Is(err, ErrRejected).
 type rejection string
 

@@ -41,6 +41,7 @@ type cell struct {
 type rare struct {
 	crashes  int // in a row
 	stalled  bool
+	broken   error       // of the last Start, until one succeeds
 	retry    *time.Timer // ends the back-off
 	quiet    *time.Timer // forgets the crashes
 	timers   map[*delayed]struct{}
@@ -127,7 +128,7 @@ func (c *cell) Turn(msg any) bool {
 	if c.word.Add(-1) == closedBit {
 		if crash != nil {
 			c.report(crash)
-			c.discard()
+			c.discard(crash)
 		}
 		c.end()
 		return true
@@ -217,8 +218,9 @@ func (c *cell) end() {
 	c.mailbox.Close()
 }
 
-// discard releases the Behavior after a crash.
-func (c *cell) discard() { c.discardWith(ErrRestarted) }
+// discard releases the Behavior after a crash: that is what those hear who wait
+// for an answer.
+func (c *cell) discard(crash *Crash) { c.discardWith(crash.restarted()) }
 
 // discardWith calls Stop where Start had succeeded, answers every reply still
 // owed with err, and cancels the Behavior's own timers.

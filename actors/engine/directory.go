@@ -35,6 +35,34 @@ func (d *Directory) Ask(ctx context.Context, name string, msg any) (any, error) 
 	return m.reply.wait(ctx)
 }
 
+// Try is Ask for who asks many: where the actor cannot start he hears so, by
+// ErrBroken, and goes on with the others. What he asked before that was known stays
+// in the actor's queue.
+func (d *Directory) Try(ctx context.Context, name string, msg any) (any, error) {
+	if c := d.engine.names.find(name); c != nil {
+		if err := c.cannotStart(); err != nil {
+			return nil, err
+		}
+	}
+	m := &envelope{msg: msg, reply: newReply(nil)}
+	if err := d.deliver(name, m); err != nil {
+		return nil, err
+	}
+	for {
+		rings := d.engine.broken.rings()
+		if err := m.reply.cell.cannotStart(); err != nil {
+			return nil, err
+		}
+		select {
+		case a := <-m.reply.out:
+			return a.value, a.err
+		case <-rings:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // Live returns the actor of the name without waking it.
 func (d *Directory) Live(name string) (Ref, bool) { return d.engine.Lookup(name) }
 

@@ -16,6 +16,8 @@ var (
 	ErrStopped = errors.New("engine: actor stopped")
 	// ErrRestarted: the actor crashed before it answered.
 	ErrRestarted = errors.New("engine: actor restarted")
+	// ErrBroken: the actor cannot start, and is tried again; see Directory.Try.
+	ErrBroken = errors.New("engine: actor cannot start")
 	// ErrCrash makes an error of Receive a crash: wrap it where the Behavior's
 	// memory can no longer be trusted, as after a failed save.
 	ErrCrash = errors.New("engine: crash")
@@ -98,6 +100,7 @@ type Engine struct {
 	abort   context.CancelFunc
 	closed  atomic.Bool
 	stop    sync.Once
+	broken  bell // rings when an actor cannot start, again
 }
 
 // NewOn returns an engine over the given runtime.

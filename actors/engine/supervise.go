@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -169,7 +170,7 @@ func stack() string {
 // crashed discards the Behavior and arranges for the next. True: there is one
 // already, or the actor is abandoned; false: after a back-off.
 func (c *cell) crashed(crash *Crash) bool {
-	c.discard()
+	c.discard(crash)
 	c.report(crash)
 
 	c.mu.Lock()
@@ -205,7 +206,13 @@ func (c *cell) report(crash *Crash) {
 	}
 	stalls := x.crashes >= b.StallAfter && !x.stalled
 	x.stalled = x.stalled || stalls
+	if crash.Phase == PhaseStart {
+		x.broken = crash.Err
+	}
 	c.mu.Unlock()
+	if c.cannotStart() != nil {
+		c.engine.broken.ring()
+	}
 	if hooks.OnCrash != nil {
 		hooks.OnCrash(*crash)
 	}
@@ -223,6 +230,7 @@ func (c *cell) restarted() {
 		return
 	}
 	crashes := x.crashes
+	x.broken = nil
 	x.quiet = time.AfterFunc(c.engine.config.Backoff.Quiet, func() { c.forget(crashes) })
 	c.mu.Unlock()
 	if hook := c.engine.config.Hooks.OnRestart; hook != nil {
@@ -256,6 +264,44 @@ func (c *cell) hurry() {
 	c.mu.Unlock()
 	if resume {
 		c.mailbox.Resume()
+	}
+}
+
+// startTries is how often an actor's Start fails in a row before who only tries to
+// ask it is told so.
+const startTries = 3
+
+// cannotStart is why the actor is without a Behavior, and has been for some tries.
+func (c *cell) cannotStart() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x := c.rare; x != nil && x.broken != nil && x.crashes >= startTries {
+		return fmt.Errorf("%w: %w", ErrBroken, x.broken)
+	}
+	return nil
+}
+
+// A bell wakes everybody who waits for it at the moment.
+type bell struct {
+	mu   sync.Mutex
+	next chan struct{}
+}
+
+func (b *bell) rings() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = make(chan struct{})
+	}
+	return b.next
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next != nil {
+		close(b.next)
+		b.next = nil
 	}
 }
 

@@ -29,6 +29,7 @@ func Run(t *testing.T, newEngine New) {
 		{"a crash keeps the queue and quarantines the message", crashKeepsQueue},
 		{"back-off doubles, jitters, is forgotten", backoff},
 		{"a start that fails is tried again, and stalls visibly", startFails},
+		{"who tries an actor that cannot start is told so", whoTries},
 		{"stop during the back-off does not wait for it", stopDuringBackoff},
 		{"an actor that cannot come back returns its queue", abandoned},
 		{"an idle actor is passivated and wakes", passivation},

@@ -266,3 +266,40 @@ func crashPrintsNoMessage(t *testing.T, newEngine New) {
 		}
 	}
 }
+
+// whoTries: an actor cannot start. Who only tries to ask it hears so, and why, also
+// when he had asked before that was known; who asks waits, and is answered when it
+// can.
+func whoTries(t *testing.T, newEngine New) {
+	full := errors.New("disk is full")
+	var broken atomic.Bool
+	broken.Store(true)
+	inBubble(t, newEngine, engine.Config{Backoff: engine.Backoff{Initial: time.Second, Max: 4 * time.Second}}, func(t *testing.T, e *engine.Engine) {
+		actor := script{
+			start: func(*engine.Context) error {
+				if broken.Load() {
+					return full
+				}
+				return nil
+			},
+			receive: func(ctx *engine.Context, m any) error { ctx.Reply(m); return nil },
+		}
+		dir := engine.NewDirectory(e, func(string) (func() engine.Behavior, engine.Options, error) {
+			return func() engine.Behavior { return &actor }, engine.Options{}, nil
+		})
+		asked := make(chan error, 1)
+		go func() { _, err := dir.Ask(t.Context(), "a", 1); asked <- err }()
+		for range 2 {
+			if _, err := dir.Try(t.Context(), "a", 2); !errors.Is(err, engine.ErrBroken) || !errors.Is(err, full) {
+				t.Errorf("who tries hears %v", err)
+			}
+		}
+		broken.Store(false)
+		if err := <-asked; err != nil {
+			t.Errorf("who waited hears %v", err)
+		}
+		if v, err := dir.Try(t.Context(), "a", 3); v != 3 || err != nil {
+			t.Errorf("who tries when it has started hears %v, %v", v, err)
+		}
+	})
+}
