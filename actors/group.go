@@ -18,7 +18,9 @@ type groupActor struct {
 	in  *installation
 	id  GroupID
 
+	env     group.Env // the installation's, for this group
 	replica *group.Replica
+	unsaved map[group.MessageID]bool // messages of steps whose rows are not saved yet
 	outbox  *outbox
 	waiting map[uint64][]*engine.Reply          // by intent: who waits for its outcome
 	senders map[group.MessageID][]*engine.Reply // by own message: likewise
@@ -92,12 +94,31 @@ type pendingSync struct {
 }
 
 func newGroupActor(s *System, in *installation, id GroupID) *groupActor {
-	return &groupActor{sys: s, in: in, id: id, waiting: map[uint64][]*engine.Reply{}, senders: map[group.MessageID][]*engine.Reply{}}
+	a := &groupActor{sys: s, in: in, id: id, waiting: map[uint64][]*engine.Reply{}, senders: map[group.MessageID][]*engine.Reply{}, unsaved: map[group.MessageID]bool{}}
+	a.env = in.env
+	a.env.Stored = a.stored
+	return a
+}
+
+// stored is group.Env.Stored. The store not answering says nothing of a message.
+func (a *groupActor) stored(id group.MessageID) (bool, error) {
+	if a.unsaved[id] {
+		return true, nil
+	}
+	places, err := a.sys.sightings.of(a.sys.ctx, a.sys, a.id, id)
+	if err != nil {
+		return false, crash(err)
+	}
+	known, err := group.Stored(a.rows(a.sys.ctx), id, places)
+	if err != nil {
+		return false, crash(err)
+	}
+	return known, nil
 }
 
 // Start loads the replica from its rows: after a crash, a restart or a sleep.
 func (a *groupActor) Start(ctx *engine.Context) error {
-	replica, fx, err := group.Load(a.in.env, a.rows(ctx.Context()))
+	replica, fx, err := group.Load(a.env, a.rows(ctx.Context()))
 	if err != nil {
 		return fmt.Errorf("load replica: %w", err)
 	}
@@ -249,7 +270,13 @@ func (a *groupActor) news(ctx *engine.Context, items []group.Delivered) error {
 			return crash(err)
 		}
 		all = merge(all, fx)
+		for _, e := range fx.Emit {
+			if c, ok := e.(group.MessageChanged); ok && c.Message.Status == group.StatusPublished {
+				a.unsaved[c.Message.ID] = true
+			}
+		}
 	}
+	clear(a.unsaved) // they are saved before the next step, or there is none
 	return a.carryOut(ctx, all)
 }
 
@@ -266,14 +293,6 @@ func merge(a, b group.Effects) group.Effects {
 }
 
 func (a *groupActor) wish(ctx *engine.Context, w wish) error {
-	if send, ok := w.input.(group.Send); ok && send.Key != "" {
-		var err error
-		id := group.NewMessageID(a.id[:], send.Key, send.Content)
-		if send.Known, err = group.Sent(a.rows(ctx.Context()), id); err != nil {
-			return crash(err)
-		}
-		w.input = send
-	}
 	if send, ok := w.input.(group.Send); ok {
 		send.Check = a.sys.checks.due(a.id, a.sys.cfg.Now(), checkOnSend, true)
 		w.input = send
@@ -546,7 +565,7 @@ func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
 // removed and has been added again.
 func (a *groupActor) rejoin(ctx *engine.Context, m rejoin) error {
 	m.join.Previous = a.replica
-	replica, fx, err := group.Join(a.in.env, m.join)
+	replica, fx, err := group.Join(a.env, m.join)
 	if err != nil {
 		return err
 	}

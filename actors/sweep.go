@@ -47,7 +47,11 @@ func (s *System) commit(ctx context.Context, b *persistence.Batch, v *persistenc
 	}
 	advances := slices.ContainsFunc(rows, func(r group.Row) bool { return r.Table == group.TableEpoch && r.Value != nil })
 	if !advances {
-		return v.Apply(ctx, b, d)
+		err := v.Apply(ctx, b, d)
+		if err == nil {
+			s.sightings.note(id, rows)
+		}
+		return err
 	}
 	if err := v.PutPin(b, id[:], epoch-min(epoch, liveEpochs)); err != nil {
 		return err
@@ -55,10 +59,14 @@ func (s *System) commit(ctx context.Context, b *persistence.Batch, v *persistenc
 	s.sweeper.writing.RLock()
 	err := v.Apply(ctx, b, d)
 	s.sweeper.writing.RUnlock()
-	if err == nil && epoch > liveEpochs {
+	if err != nil {
+		return err
+	}
+	s.sightings.note(id, rows)
+	if epoch > liveEpochs {
 		s.sweepSoon(id)
 	}
-	return err
+	return nil
 }
 
 // sweepSoon sweeps a group beside the mailboxes, once for all its members.
@@ -112,8 +120,8 @@ func (s *System) sweepSome(ctx context.Context, id GroupID) (int, error) {
 			return true
 		}
 		table, key := group.Table(suffix[0]), suffix[1:]
-		if len(pins) > 0 && table == group.TableBody {
-			return false // the last table: history stays
+		if len(pins) > 0 && table.History() {
+			return false // the last tables
 		}
 		if !slices.ContainsFunc(pins, func(p persistence.Pin) bool { return needs(p.LowestEpoch, table, key) }) {
 			row.Delete(&b)

@@ -61,7 +61,7 @@ func TestSharedRowsAreSwept(t *testing.T) {
 		if n := w.shared(id); n[group.TableEpoch] > liveEpochs+1 || n[group.TableTree] > wholeTreeEvery+liveEpochs+1 {
 			t.Errorf("all are at one epoch, and share %v", n)
 		}
-		if n := w.shared(id); n[group.TableBody] == 0 {
+		if n := w.shared(id); n[group.TableText] == 0 {
 			t.Error("the sweep took the history")
 		}
 	})

@@ -129,6 +129,7 @@ type System struct {
 	streams    streams
 	checks     checks
 	pointees   pointees
+	sightings  *sightings
 	sweeper    sweeper
 	commitLogs commitLogs
 	restarts   atomic.Uint64
@@ -155,11 +156,15 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		log:           cfg.Logger,
 		realm:         mls.NewRealm(cfg.Sharing),
 		installations: map[InstallationID]*installation{},
+		sightings:     newSightings(),
 	}
 	if cfg.Sharing != mls.None {
 		s.shared = newMemo()
 	}
 	if err := s.checkIncarnation(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.indexOldBodies(ctx); err != nil {
 		return nil, err
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -110,6 +110,7 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 	s.saveMLS(next.Rows(s.saved))
 	s.group, s.saved, s.meta, s.opened = next, next, meta, s.phase()
 	s.dirt = true
+	s.forgetUnopenable()
 	if !next.Active() {
 		s.met(wasTakenOut, "")
 		s.last = metadataOf(exts)

@@ -149,13 +149,19 @@ const (
 	TableOwn      Table = 9  // MLS: the next own generation
 	TableEpoch    Table = 10 // MLS, shared: contexts and secrets all members hold
 	TableTree     Table = 11 // MLS, shared: ratchet trees
-	TableBody     Table = 12 // shared: by Position, a message's body
+	TableBody     Table = 12 // shared: by Position, a message's body, as versions before wrote it
 	TableSent     Table = 13 // by message id: an own message that is Published
 	TableCommit   Table = 14 // by slot: what the last commits did, of members that publish that
+	TableText     Table = 15 // shared: by message id and place, a message's body
+	TableStray    Table = 16 // by hash: an own message's envelope that no intent sends any more
 )
 
 // Shared reports whether co-hosted members share the table's rows.
-func (t Table) Shared() bool { return t == TableEpoch || t == TableTree || t == TableBody }
+func (t Table) Shared() bool { return t == TableEpoch || t == TableTree || t.History() }
+
+// History reports whether the table's rows stay for as long as a member of the
+// group does. Of the shared tables they have the highest numbers.
+func (t Table) History() bool { return t == TableBody || t == TableText }
 
 // A RowReader reads a replica's rows. A row that is not there is nil without
 // an error.

@@ -147,6 +147,6 @@ func FuzzRows(f *testing.F) {
 		_, _ = r.decodeDraft(1, b)
 		_, _ = decodeIntent(1, b)
 		_, _ = decodeSealed(b, true)
-		_, _, _, _, _ = decodeIndex(Position{}.key(), b)
+		_, _ = decodeIndex(Position{}.key(), b)
 	})
 }

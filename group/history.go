@@ -57,14 +57,15 @@ func History(rows RowReader, q HistoryQuery) ([]Message, error) {
 
 // readMessage puts a message together from its index row and its body.
 func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (Message, error) {
-	m, _, epoch, body, err := decodeIndex(key, value)
+	index, err := decodeIndex(key, value)
+	m, body := index.Message, index.inline
 	if err != nil {
 		return m, err
 	}
 	if body == nil {
-		secret, ok := secrets[epoch]
+		secret, ok := secrets[index.epoch]
 		if !ok {
-			row, err := rows.Get(TableStorage, keyOf(epoch), nil)
+			row, err := rows.Get(TableStorage, keyOf(index.epoch), nil)
 			if err != nil {
 				return m, err
 			}
@@ -73,9 +74,10 @@ func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (
 			if err := d.end(); err != nil {
 				return m, err
 			}
-			secrets[epoch] = secret
+			secrets[index.epoch] = secret
 		}
-		if body, err = rows.Get(TableBody, key, secret); err != nil {
+		table, at := index.body()
+		if body, err = rows.Get(table, at, secret); err != nil {
 			return m, err
 		}
 		if body == nil {

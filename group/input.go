@@ -23,9 +23,6 @@ type (
 		Content []byte
 		Push    bool
 		Now     time.Time
-		// Known says that the store has the message as Published, see Sent: it
-		// is not sent a second time, however long ago that was.
-		Known bool
 		// Check looks at the members first, as CheckMembers does.
 		Check bool
 	}

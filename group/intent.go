@@ -35,7 +35,7 @@ type intent struct {
 
 	// Of Sends.
 	message MessageID
-	again   bool // the log lost it; its sender knows it as Published
+	again   bool // a second copy, of what its sender knows as Published: the log lost the first, or see owe
 
 	// Sealed, Unsettled and Welcoming.
 	sealed    *sealed
@@ -172,6 +172,7 @@ func (s *step) drop(it *intent) {
 // unseal takes an intent back to Planned: its bytes are for an epoch that is
 // over, or did not get anywhere.
 func (s *step) unseal(it *intent) *intent {
+	s.stray(it)
 	s.delete(TableSealed, keyOf(it.id))
 	it = s.change(it, func(it *intent) {
 		it.state, it.sealed, it.got = statePlanned, nil, nil
@@ -195,6 +196,7 @@ func (s *step) attempt(it *intent, reason string) *intent {
 // sealed stay out of sight until their epoch is over.
 func (s *step) fail(it *intent, err error) {
 	if it.again || !it.isSend() && it.sealed == nil {
+		s.stray(it)
 		s.drop(it)
 	} else {
 		it = s.change(it, func(it *intent) { it.state, it.reason = stateFailed, err.Error() })

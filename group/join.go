@@ -258,7 +258,6 @@ func (s *step) succeed(p *Replica) {
 	if s.cursor < p.cursor {
 		s.rewinds++
 	}
-	s.recent, s.newest, s.tail = slices.Clone(p.recent), p.newest, p.tail
 	s.intents = slices.Clone(p.intents)
 	for _, it := range p.intents {
 		switch {
@@ -270,6 +269,8 @@ func (s *step) succeed(p *Replica) {
 			s.unseal(it) // for an epoch of the life before; receivers know a message that they have
 		}
 	}
+	s.strays = p.strays
+	s.forgetStrays(func(stray) bool { return true })
 	s.saved = p.saved // its rows are replaced
 	s.forgetRecords()
 	s.removals = p.removals

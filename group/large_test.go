@@ -75,7 +75,7 @@ func TestFourHundred(t *testing.T) {
 			t.Fatalf("%s: %v, %v", name, list, err)
 		}
 	}
-	if bodies := len(w.bodies[group.TableBody]); bodies != 3 {
+	if bodies := len(w.bodies[group.TableText]); bodies != 3 {
 		t.Errorf("%d bodies for 3 messages", bodies)
 	}
 }

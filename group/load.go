@@ -42,7 +42,7 @@ func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 	if s.kind == 0 { // the rows are of a version that did not keep it
 		s.kind, s.dm, s.dirt = s.meta.Kind, s.meta.DM, true
 	}
-	if err := errors.Join(s.loadKeys(rows), s.loadRecent(rows), s.loadIntents(rows)); err != nil {
+	if err := errors.Join(s.loadKeys(rows), s.loadCursor(rows), s.loadIntents(rows), s.loadStrays(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
 	if !s.group.Active() {
@@ -80,30 +80,21 @@ func (r *Replica) loadKeys(rows RowReader) error {
 	return errors.Join(scan, err)
 }
 
-// tailKept is how many messages that the log lost are recognised when they come
-// again.
-const tailKept = 1 << 16
-
-// loadRecent reads the newest messages: to recognise repeats, and because the
-// newest one is where the cursor is.
-func (r *Replica) loadRecent(rows RowReader) error {
+// loadCursor reads where the cursor is: at the newest message, of those that the
+// log has not lost since.
+func (r *Replica) loadCursor(rows RowReader) error {
 	var err error
 	scan := rows.ScanBack(TableMessage, nil, func(key, value []byte) bool {
-		m, rewinds, _, _, e := decodeIndex(key, value)
-		if err = e; err != nil {
+		var m index
+		if m, err = decodeIndex(key, value); err != nil {
 			return false
 		}
-		if rewinds != r.rewinds && m.Position.ID > r.cursor {
-			r.tail = append(r.tail, m.ID.short()) // the log lost it, and may have it again
-			return len(r.tail) < tailKept
-		}
-		r.recent = append(r.recent, m.ID.short())
-		if rewinds == r.rewinds {
+		if m.rewinds == r.rewinds {
 			r.cursor = max(r.cursor, m.Position.ID)
+			return false
 		}
-		return len(r.recent) < recentMessages
+		return m.Position.ID > r.cursor
 	})
-	slices.Reverse(r.recent)
 	return errors.Join(scan, err)
 }
 

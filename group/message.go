@@ -303,6 +303,3 @@ func Framing(data []byte) (group []byte, topic Topic, err error) {
 	}
 	return m.GroupID(), TopicCommits, nil
 }
-
-// short is enough of an id to recognise it among a few hundred.
-func (id MessageID) short() uint64 { return binary.BigEndian.Uint64(id[:]) }

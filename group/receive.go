@@ -53,10 +53,12 @@ func (s *step) receive(d Delivered) error {
 	}
 	if it := s.outstanding(hash); it != nil {
 		if it.isSend() {
-			s.echoSend(d, m, it)
-			return nil
+			return s.echoSend(d, m, hash, it)
 		}
 		return s.echoCommit(d, m.Epoch(), it)
+	}
+	if st := s.strayOf(hash); st != nil {
+		return s.echoSend(d, m, hash, s.sender(st.message))
 	}
 	next, content, err := s.group.Open(m)
 	if err != nil {
@@ -65,8 +67,7 @@ func (s *step) receive(d Delivered) error {
 	}
 	switch c := content.(type) {
 	case *mls.Application:
-		s.application(d, hash, next, c)
-		return nil
+		return s.application(d, hash, next, c)
 	case *mls.StagedCommit:
 		return s.foreignCommit(d, hash, c)
 	}
@@ -123,32 +124,34 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 
 // application stores a message that was opened. The key it used is gone from
 // the next state, whether the message is worth anything or not.
-func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.Application) {
+func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.Application) error {
 	s.group = next
 	s.opened++
 	// A member who was removed may still hold keys of past epochs. By the
 	// log, which all read alike, it sent this too late.
 	if s.wasRemoved(c.Leaf.SignatureKey, c.Epoch) {
 		s.reject(d, hash, errSenderRemoved)
-		return
+		return nil
 	}
 	inbox, err := inboxOf(c.Leaf.Credential)
 	if err != nil {
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
-		return
+		return nil
 	}
 	key, content, err := decodePlaintext(c.Data)
 	if err != nil {
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
-		return
+		return nil
+	}
+	id := NewMessageID(s.id, key, content)
+	if known, err := s.stored(id); err != nil {
+		return err
+	} else if known {
+		s.advance(d) // a later copy: the first one is the message
+		return nil
 	}
 	if isLeaveRequest(content) {
 		s.leaves(inbox)
-	}
-	id := NewMessageID(s.id, key, content)
-	if s.seen(id) {
-		s.advance(d) // sent again by somebody who was not sure
-		return
 	}
 	s.store(d, c.Epoch, Message{
 		ID:           id,
@@ -159,6 +162,7 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 		Key:          key,
 		Content:      content,
 	})
+	return nil
 }
 
 // store writes a message that the log holds: a small row of this member's and
@@ -171,13 +175,12 @@ func (s *step) store(d Delivered, epoch uint64, m Message) {
 	secret := s.storageSecret(epoch)
 	s.put(TableMessage, key, s.encodeIndex(m, epoch, secret == nil))
 	if secret != nil {
-		s.fx.Save = append(s.fx.Save, Row{Table: TableBody, Key: key, Value: encodeBody(m), Secret: secret})
+		s.fx.Save = append(s.fx.Save, Row{Table: TableText, Key: m.Position.textKey(), Value: encodeBody(m), Secret: secret})
 	}
 	s.cursor = d.ID
 	if d.Commit {
 		s.lastCommit, s.dirt = d.ID, true
 	}
-	s.ids = append(s.ids, m.ID)
 	s.emit(MessageChanged{m})
 }
 

@@ -39,6 +39,11 @@ type Env struct {
 	// Identity says after Resolved. A nil state is an inbox without updates.
 	Identity func(inbox string, sequence uint64) (s *identity.State, exact bool)
 
+	// Stored reports whether the rows have a message, with the effects of every
+	// step so far: however long ago it came, it is not taken a second time. Its
+	// errors are the store's, and Step returns them. Nil: nothing is stored.
+	Stored func(MessageID) (bool, error)
+
 	// Shared remembers what is equal for all replicas of a group; nil: nothing.
 	Shared Shared
 
@@ -90,9 +95,7 @@ type Replica struct {
 	keys  []epochKey // storage secrets of the epochs that messages open in, oldest first
 
 	intents []*intent // in the order of the wishes; never changed in place
-	recent  []uint64  // the last messages' ids, a ring; see seen
-	newest  int       // the ring's next slot
-	tail    []uint64  // the ids of messages that the log lost, and may have again
+	strays  []stray   // what intents gave up, and the log may have; never changed in place
 
 	turns    uint64     // the turn of the message sealed last
 	tries    uint64     // publishes asked for since loading
@@ -185,6 +188,16 @@ func (r *Replica) InFlight(id uint64) bool {
 	return slices.ContainsFunc(r.intents, func(it *intent) bool { return it.id == id && it.inFlight() })
 }
 
+// MessageOf returns the message that an intent sends, for the first time or again.
+func (r *Replica) MessageOf(id uint64) (m MessageID, ok bool) {
+	for _, it := range r.intents {
+		if it.id == id && it.isSend() {
+			return it.message, true
+		}
+	}
+	return m, false
+}
+
 // Outstanding returns the numbers of the intents that have no outcome yet, in
 // the order of the wishes.
 func (r *Replica) Outstanding() []uint64 {
@@ -222,8 +235,7 @@ func (r *Replica) Group() *mls.Group { return r.group }
 type step struct {
 	Replica
 	fx   Effects
-	ids  []MessageID // seen in this step
-	dirt bool        // the meta row differs from the store's
+	dirt bool // the meta row differs from the store's
 }
 
 // Step advances the replica by one input. The host carries the effects out and
@@ -295,9 +307,6 @@ func (s *step) finish() {
 	if s.dirt {
 		s.put(TableMeta, nil, s.encodeMeta())
 	}
-	for _, id := range s.ids {
-		s.remember(id)
-	}
 }
 
 // Passivate returns the rows that the store still lacks. A host that drops an
@@ -316,23 +325,3 @@ func (s *step) put(t Table, key, value []byte) {
 	s.fx.Save = append(s.fx.Save, Row{Table: t, Key: key, Value: value})
 }
 func (s *step) delete(t Table, key []byte) { s.put(t, key, nil) }
-
-// recentMessages is how far back a message is recognised that comes a second
-// time. Honest senders repeat one within three epochs; it is above
-// checkpointEvery, so that what is opened again after a crash is recognised.
-const recentMessages = 256
-
-// seen reports whether a message of that id was among the last ones.
-func (s *step) seen(id MessageID) bool {
-	return slices.Contains(s.recent, id.short()) || slices.Contains(s.tail, id.short()) || slices.Contains(s.ids, id)
-}
-
-// remember adds to the ring in place: it happens last, when the step succeeds.
-func (s *step) remember(id MessageID) {
-	if len(s.recent) < recentMessages {
-		s.recent = append(s.recent, id.short())
-		return
-	}
-	s.recent[s.newest] = id.short()
-	s.newest = (s.newest + 1) % recentMessages
-}

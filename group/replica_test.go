@@ -172,7 +172,7 @@ func TestStoredSecretsOpenOnlyTheirEpoch(t *testing.T) {
 	w.sync(w.order)
 	w.run(words(`send alice "after bob"`))
 	w.sync(w.order)
-	for key, row := range w.bodies[group.TableBody] {
+	for key, row := range w.bodies[group.TableText] {
 		if !bytes.Contains(row.Value, []byte("after bob")) {
 			continue
 		}

@@ -16,9 +16,9 @@ func Resting(rows RowReader) (cursor uint64, quiet bool, err error) {
 	quiet = true
 	var failed error
 	scan := rows.ScanBack(TableMessage, nil, func(key, value []byte) bool {
-		m, rewinds, _, _, e := decodeIndex(key, value)
+		m, e := decodeIndex(key, value)
 		if failed = e; e == nil {
-			r.cursor, quiet = max(r.cursor, m.Position.ID), rewinds == r.rewinds
+			r.cursor, quiet = max(r.cursor, m.Position.ID), m.rewinds == r.rewinds
 		}
 		return false
 	})

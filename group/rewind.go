@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // A log can go backwards: a machine loses its power, a backup is restored. What
@@ -61,7 +60,6 @@ func (s *step) rewound(in Rewound) error {
 // offerAgain queues what of ours lies beyond the end of the log.
 func (s *step) offerAgain(end uint64, rows RowReader) error {
 	var own []Message
-	s.tail = slices.Clone(s.tail)
 	var failed error
 	secrets := map[uint64][]byte{}
 	installation := s.env.installation()
@@ -69,9 +67,6 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 		var m Message
 		if m, failed = readMessage(rows, secrets, key, value); failed != nil {
 			return false
-		}
-		if len(s.tail) < tailKept {
-			s.tail = append(s.tail, m.ID.short())
 		}
 		if m.Kind == ApplicationMessage && bytes.Equal(m.Installation, installation) {
 			own = append(own, m)

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/conclave-chat/conclave/mls"
 )
 
 // send takes a message on: it is stored and shown at once, and sealed as soon
@@ -23,7 +21,10 @@ func (s *step) send(in Send) error {
 		return fmt.Errorf("%w: message of %d bytes, at most %d", ErrTooLarge, len(in.Content)+len(in.Key), most)
 	}
 	if in.Key == "" {
-		in.Key = s.freshKey(in)
+		var err error
+		if in.Key, err = s.freshKey(in); err != nil {
+			return err
+		}
 	}
 	id := NewMessageID(s.id, in.Key, in.Content)
 	s.fx.Message = id
@@ -31,8 +32,8 @@ func (s *step) send(in Send) error {
 		s.fx.Intent = it.id // the same message again
 		return nil
 	}
-	if in.Known || s.seen(id) {
-		return nil
+	if known, err := s.stored(id); err != nil || known {
+		return err
 	}
 	s.enrol()
 	if in.Check {
@@ -47,23 +48,40 @@ func (s *step) send(in Send) error {
 
 // freshKey is the time of sending, made later where the same content was sent
 // in the same nanosecond.
-func (s *step) freshKey(in Send) string {
+func (s *step) freshKey(in Send) (string, error) {
 	for at := nanos(in.Now); ; at++ {
 		key := strconv.FormatInt(at, 10)
-		if id := NewMessageID(s.id, key, in.Content); s.message(id) == nil && !s.seen(id) {
-			return key
+		id := NewMessageID(s.id, key, in.Content)
+		if s.message(id) != nil {
+			continue
+		}
+		if known, err := s.stored(id); err != nil || !known {
+			return key, err
 		}
 	}
 }
 
 // message returns the intent of an own message that is not Published.
 func (s *step) message(id MessageID) *intent {
-	for _, it := range s.intents {
-		if it.isSend() && it.message == id && !it.again {
-			return it
-		}
+	if it := s.sender(id); it != nil && !it.again {
+		return it
 	}
 	return nil
+}
+
+// sender returns the intent that sends a message, for the first time or again. One
+// of the first time comes first.
+func (s *step) sender(id MessageID) (again *intent) {
+	for _, it := range s.intents {
+		switch {
+		case !it.isSend() || it.message != id:
+		case !it.again:
+			return it
+		default:
+			again = it
+		}
+	}
+	return again
 }
 
 // retry starts a failed message again, behind what was wished since.
@@ -77,6 +95,7 @@ func (s *step) retry(in Retry) error {
 	}
 	wish := old.wish.(Send)
 	wish.Now = in.Now
+	s.stray(old)
 	s.drop(old)
 	it := s.change(s.begin(wish), func(it *intent) { it.message = in.Message })
 	s.fx.Message = in.Message
@@ -208,94 +227,6 @@ func hopeless(err error) bool {
 		}
 	}
 	return false
-}
-
-// outOfOrder is how many of a sender's later messages may come before one that
-// is still opened.
-const outOfOrder = 5
-
-// An echo is the latest generation of this member's messages that the log has
-// delivered, in one epoch. Whatever is far behind it, nobody opens any more.
-type echo struct {
-	epoch      uint64
-	generation uint32
-}
-
-// hear notes an own message that the log delivers.
-func (s *step) hear(epoch uint64, generation uint32) {
-	if s.overtook(epoch, generation, 0) {
-		return
-	}
-	s.heard = slices.DeleteFunc(slices.Clone(s.heard), func(e echo) bool {
-		return e.epoch == epoch || e.epoch+pastEpochs < s.group.Epoch()
-	})
-	s.heard, s.dirt = append(s.heard, echo{epoch, generation}), true
-}
-
-// overtook reports whether a message more than so many generations later was
-// delivered.
-func (s *step) overtook(epoch uint64, generation, by uint32) bool {
-	return slices.ContainsFunc(s.heard, func(e echo) bool {
-		return e.epoch == epoch && uint64(e.generation) > uint64(generation)+uint64(by)
-	})
-}
-
-// generationOf is what mls says of an own message: 0 where its epoch is over.
-func (s *step) generationOf(m *mls.Message) uint32 {
-	var own *mls.OwnMessageError
-	if _, _, err := s.group.Open(m); errors.As(err, &own) {
-		return own.Generation
-	}
-	return 0
-}
-
-// echoSend: the log delivers the own message that an intent sent.
-func (s *step) echoSend(d Delivered, m *mls.Message, it *intent) {
-	epoch, generation := m.Epoch(), s.generationOf(m)
-	if s.wasRemoved(s.env.installation(), epoch) {
-		s.reject(d, it.sealed.hash, errSenderRemoved) // as everybody does
-		return
-	}
-	switch late := epoch+pastEpochs < s.group.Epoch() || s.overtook(epoch, generation, outOfOrder); {
-	case late && it.state == stateFailed:
-		s.reject(d, it.sealed.hash, errTooOld)
-		return
-	case late:
-		// It came so late that nobody opens it: once more, same message.
-		s.turns++
-		s.unseal(it)
-		s.advance(d)
-		return
-	}
-	s.hear(epoch, generation)
-	wish := it.wish.(Send)
-	if s.seen(it.message) {
-		// Sent once more because the log had lost it; or another member sent the
-		// same content under the same key, which is the same message.
-		s.drop(it)
-		s.advance(d)
-		if !it.again {
-			s.emit(IntentDone{Intent: it.id})
-		}
-		return
-	}
-	if isLeaveRequest(wish.Content) {
-		s.leaves(s.env.Inbox)
-	}
-	s.drop(it)
-	s.put(TableSent, it.message[:], keyOf(d.ID))
-	s.store(d, epoch, Message{
-		ID:           it.message,
-		Time:         d.Time,
-		Kind:         ApplicationMessage,
-		Sender:       s.env.Inbox,
-		Installation: s.env.installation(),
-		Key:          wish.Key,
-		Content:      wish.Content,
-	})
-	if !it.again {
-		s.emit(IntentDone{Intent: it.id})
-	}
 }
 
 // failAll: nothing of ours can be sent any more. Whatever is in the log behind

@@ -17,11 +17,12 @@ const (
 	metaFormat     = 4 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing
 	intentFormat   = 1
 	sealedFormat   = 1
-	indexFormat    = 1
+	indexFormat    = 2 // 1: the body, where it is shared, is in TableBody
 	bodyFormat     = 1
 	rejectedFormat = 1
 	storageFormat  = 1
 	commitFormat   = 1
+	strayFormat    = 1
 )
 
 // checkpointEvery is after how many opened messages the ratchets are saved. A
@@ -236,19 +237,39 @@ func (s *step) encodeIndex(m Message, epoch uint64, inline bool) []byte {
 	return w.b
 }
 
-func decodeIndex(key, b []byte) (m Message, rewinds, epoch uint64, inline []byte, err error) {
+// An index is a member's row of a message: all but its body.
+type index struct {
+	Message
+	rewinds uint64 // times the log had gone backwards when it was read
+	epoch   uint64
+	inline  []byte // the body, where it is not shared
+	table   Table  // of the body, where it is shared
+}
+
+// body is where the message's body lies, where it is shared.
+func (m *index) body() (Table, []byte) {
+	if m.table == TableBody {
+		return TableBody, m.Position.key()
+	}
+	return TableText, m.Position.textKey()
+}
+
+func decodeIndex(key, b []byte) (m index, err error) {
 	var ok bool
 	if m.Position, ok = parsePosition(key); !ok {
-		return m, 0, 0, nil, fmt.Errorf("%w: message key", ErrCorrupt)
+		return m, fmt.Errorf("%w: message key", ErrCorrupt)
 	}
-	d := rowReader(b, indexFormat)
+	d, format := rowReaderUpTo(b, indexFormat)
+	if m.table = TableText; format == 1 {
+		m.table = TableBody
+	}
 	m.Kind, m.Status = MessageKind(d.uint()), StatusPublished
-	rewinds, epoch = d.uint(), d.uint()
+	m.rewinds, m.epoch = d.uint(), d.uint()
 	d.fixed(m.ID[:])
 	if d.err == nil && len(d.b) > 0 {
-		inline = d.take(uint64(len(d.b)))
+		m.inline = d.take(uint64(len(d.b)))
 	}
-	return m, rewinds, epoch, inline, d.end()
+	return m, d.end()
 }
 
 // encodeBody writes what is equal for all who have a message.

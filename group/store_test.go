@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/conclave-chat/conclave/group"
@@ -40,7 +41,7 @@ func (s sharedRows) put(t testing.TB, row group.Row) {
 		t.Fatalf("shared row of table %d without a secret", row.Table)
 	}
 	if old, ok := s[row.Table][string(row.Key)]; ok {
-		if row.Table == group.TableBody && (!bytes.Equal(old.Value, row.Value) || !bytes.Equal(old.Secret, row.Secret)) {
+		if row.Table == group.TableText && (!bytes.Equal(old.Value, row.Value) || !bytes.Equal(old.Secret, row.Secret)) {
 			t.Errorf("two members write different bodies of one message")
 		}
 		return
@@ -68,6 +69,17 @@ func (r reader) Get(t group.Table, key, secret []byte) ([]byte, error) {
 		return nil, errors.New("wrong secret for a shared row")
 	}
 	return row.Value, nil
+}
+
+// stored is Env.Stored.
+func (h *home) stored(id group.MessageID) (bool, error) {
+	var at []group.Position
+	for key := range h.bodies[group.TableText] {
+		if p, ok := group.TextAt([]byte(key)); ok && strings.HasPrefix(key, string(group.TextPrefix(id))) {
+			at = append(at, p)
+		}
+	}
+	return group.Stored(h.reader(), id, at)
 }
 
 func (r reader) keys(t group.Table) []string {

@@ -235,6 +235,7 @@ func (h *home) env() group.Env {
 		Shared:  h.shared,
 		Version: h.version,
 		PutBack: h.putBack,
+		Stored:  h.stored,
 		Identity: func(id string, seq uint64) (*identity.State, bool) {
 			if h.offline {
 				return nil, false

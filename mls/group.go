@@ -217,6 +217,15 @@ func (g *Group) Member(i LeafIndex) (*LeafNode, bool) { return g.tree.member(i) 
 // Members walks the members in the order of their leaves.
 func (g *Group) Members() iter.Seq2[LeafIndex, *LeafNode] { return g.tree.all() }
 
+// MembersAt is Members in a live epoch, the current one or one of the three before
+// it. It yields nothing where the epoch is not live.
+func (g *Group) MembersAt(epoch uint64) iter.Seq2[LeafIndex, *LeafNode] {
+	if e := g.live(epoch); e != nil {
+		return e.tree.all()
+	}
+	return func(func(LeafIndex, *LeafNode) bool) {}
+}
+
 // Size is the number of members.
 func (g *Group) Size() int { return g.tree.size() }
 

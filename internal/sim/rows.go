@@ -112,6 +112,26 @@ func (r reader) ScanBack(t group.Table, before []byte, yield func(key, value []b
 	})
 }
 
+// stored is the replica's look-up of messages.
+func (s *seat) stored(id group.MessageID) (bool, error) {
+	if s.pending[id] {
+		return true, nil
+	}
+	if s.hit(faultReadFails, 1, 300) {
+		return false, s.shaky().failure()
+	}
+	var at []group.Position
+	prefix := s.sharedSuffix(group.TableText, group.TextPrefix(id))
+	err := persistence.ScanShared(ctx, s.store, s.space, prefix, nil, func(row persistence.SharedRow) bool {
+		if p, ok := group.TextAt(row.Suffix()[len(s.truth.id)+1:]); ok {
+			at = append(at, p)
+		}
+		return true
+	})
+	s.must(err)
+	return group.Stored(s.reader(), id, at)
+}
+
 // digest is a hash of a host's whole store.
 func (h *host) digest() (d [32]byte) {
 	sum := sha256.New()

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,8 +26,9 @@ type seat struct {
 	answers []group.Input // of the bus, on their way
 	fetches []group.Fetch
 	resolve []group.IdentityAt
-	ghosts  []group.Outbound // timed out, and not in the log yet
-	mark    uint64           // the newest read asked for
+	ghosts  []group.Outbound         // timed out, and not in the log yet
+	pending map[group.MessageID]bool // messages of the steps whose rows are not saved yet
+	mark    uint64                   // the newest read asked for
 	reading *reading
 	again   bool    // another read is wanted
 	cut     bool    // its host was away: the feed is to be taken up again
@@ -55,6 +55,7 @@ func (s *seat) env() group.Env {
 		Identity: s.identity,
 		Shared:   s.shared,
 		PutBack:  s.putBack,
+		Stored:   s.stored,
 	}
 }
 
@@ -233,16 +234,13 @@ func (s *seat) ready() bool {
 	return s.replica != nil
 }
 
-// rewind tells the replica that the log went back. What it offers again are
-// intents that nobody wished for.
+// rewind tells the replica that the log went back.
 func (s *seat) rewind(end uint64) {
 	if end < s.replica.Cursor() {
 		// What waits to be published is the replica's to offer again: one intent
 		// must not be under way twice.
 		s.outbox = slices.DeleteFunc(s.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
 	}
-	history, err := group.History(s.reader(), group.HistoryQuery{After: group.Position{ID: end + 1}})
-	s.must(err)
 	before := s.fingerprint()
 	fx, err := s.step(group.Rewound{End: end, Rows: s.shaky()})
 	if errors.Is(err, errInjected) {
@@ -254,15 +252,6 @@ func (s *seat) rewind(end uint64) {
 	}
 	if err != nil {
 		s.fail("no error", "%s: rewind to %d: %v", s.name, end, err)
-	}
-	own := slices.DeleteFunc(history, func(m group.Message) bool {
-		return m.Kind != group.ApplicationMessage || !bytes.Equal(m.Installation, s.signer.Public())
-	})
-	intents := s.replica.Outstanding()
-	for i, m := range own {
-		if n := len(intents) - len(own) + i; n >= 0 {
-			s.truth.intents[intent{s, intents[n]}] = m.ID
-		}
 	}
 	s.carry(fx)
 }
@@ -289,12 +278,27 @@ func (s *seat) busy() bool {
 func (s *seat) deliver(items []group.Delivered) {
 	var all group.Effects
 	for _, d := range s.plant.deliveries(s, items) {
+		before := s.fingerprint()
 		fx, err := s.step(d)
+		if errors.Is(err, errInjected) {
+			if after := s.fingerprint(); after != before {
+				s.fail("I10", "%s: a failed read changed the replica: %s, was %s", s.name, after, before)
+			}
+			clear(s.pending)
+			s.drop() // with what was not saved
+			return
+		}
 		if err != nil {
 			s.fail("no error", "%s: envelope %d: %v", s.name, d.ID, err)
 		}
 		all = merge(all, fx)
+		for _, e := range fx.Emit {
+			if c, ok := e.(group.MessageChanged); ok && c.Message.Status == group.StatusPublished {
+				s.pending[c.Message.ID] = true
+			}
+		}
 	}
+	clear(s.pending)
 	s.carry(all)
 }
 

@@ -36,7 +36,6 @@ type truth struct {
 	known       map[string]*epoch      // by authenticator: where anybody ever was
 	forked      bool                   // the log lost an epoch's commit: until the end, members may go different ways
 	sent        map[[32]byte]*envelope // by hash of the MLSMessage
-	intents     map[intent]group.MessageID
 	status      map[own]group.DeliveryStatus
 	read        map[group.MessageID]bool // by somebody else than its sender
 	tainted     map[group.MessageID]bool // was in a tail that the log lost
@@ -71,10 +70,6 @@ type envelope struct {
 }
 
 type (
-	intent struct {
-		*seat
-		number uint64
-	}
 	own struct {
 		*home
 		message group.MessageID
@@ -104,7 +99,6 @@ func newTruth(w *world, n int) *truth {
 		world: w, index: n, id: id[:16],
 		known:       map[string]*epoch{},
 		sent:        map[[32]byte]*envelope{},
-		intents:     map[intent]group.MessageID{},
 		status:      map[own]group.DeliveryStatus{},
 		read:        map[group.MessageID]bool{},
 		tainted:     map[group.MessageID]bool{},
@@ -299,9 +293,6 @@ func (g *truth) opens(state *mls.Group, payload []byte) bool {
 
 // sealed looks at what a step wants to send.
 func (g *truth) sealed(s *seat, fx group.Effects) {
-	if fx.Intent != 0 && fx.Message != (group.MessageID{}) {
-		g.intents[intent{s, fx.Intent}] = fx.Message
-	}
 	for _, o := range fx.Send {
 		if o.Topic == group.TopicWelcomes {
 			continue
@@ -327,8 +318,8 @@ func (g *truth) describe(s *seat, o group.Outbound, data []byte) *envelope {
 	e.key = generation{string(s.signer.Public()), e.within, mine.ContentType, mine.Generation}
 	if !e.commit {
 		var known bool
-		if e.message, known = g.intents[intent{s, o.Intent}]; !known {
-			g.fail("the world", "%s: nobody wished for intent %d", s.name, o.Intent)
+		if e.message, known = s.replica.MessageOf(o.Intent); !known {
+			g.fail("the world", "%s: intent %d sends no message", s.name, o.Intent)
 		}
 	}
 	return e

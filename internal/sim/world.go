@@ -191,7 +191,7 @@ func (w *world) install(p *person, n int) {
 	w.homes = append(w.homes, h)
 	h.renewKeyPackage()
 	for _, g := range w.groups {
-		h.seats = append(h.seats, &seat{home: h, truth: g})
+		h.seats = append(h.seats, &seat{home: h, truth: g, pending: map[group.MessageID]bool{}})
 	}
 }
 
@@ -206,7 +206,7 @@ func (w *world) createGroup(n int) {
 	g := newTruth(w, n)
 	w.groups = append(w.groups, g)
 	for _, h := range w.homes {
-		h.seats = append(h.seats, &seat{home: h, truth: g})
+		h.seats = append(h.seats, &seat{home: h, truth: g, pending: map[group.MessageID]bool{}})
 	}
 	s := w.homes[w.rand.IntN(len(w.homes))].seats[n]
 	s.home.evil = false
