@@ -244,6 +244,7 @@ func (g *truth) expected() map[*seat][]entry {
 	lists := map[*seat][]entry{}
 	had := map[*seat]map[group.MessageID]bool{}
 	newest := map[generation]uint32{} // by sender and epoch
+	first := map[group.MessageID]uint64{}
 	now := 0
 	for _, e := range g.log() {
 		for now+1 < len(g.epochs) && g.epochs[now+1].at < uint64(e.ID) {
@@ -265,6 +266,9 @@ func (g *truth) expected() map[*seat][]entry {
 		if _, member := g.epochs[now].members[string(m.from.signer.Public())]; !member || g.since(m.from, now) > int(m.epoch) {
 			continue
 		}
+		if first[m.message] == 0 {
+			first[m.message] = uint64(e.ID)
+		}
 		for _, s := range g.seats() {
 			_, member := g.epochs[now].members[string(s.signer.Public())]
 			since := g.since(s, now)
@@ -274,7 +278,9 @@ func (g *truth) expected() map[*seat][]entry {
 				continue
 			}
 			if since > int(m.epoch) {
-				g.owe(s, since, m)
+				if first[m.message] > g.epochs[since].at {
+					g.owe(s, since, m)
+				}
 				continue
 			}
 			if had[s] == nil {
@@ -289,7 +295,8 @@ func (g *truth) expected() map[*seat][]entry {
 
 // owe: a message stands behind the addition of a newcomer, sealed by somebody
 // who had not read of that. Its sender seals it once more: the newcomer has it
-// in the end.
+// in the end. (Of a message that stands before the addition as well, a later copy
+// is nobody's.)
 func (g *truth) owe(s *seat, since int, m *envelope) {
 	g.owed = append(g.owed, debt{s, since, m})
 }
