@@ -117,6 +117,9 @@ func (s *seat) stored(id group.MessageID) (bool, error) {
 	if s.pending[id] {
 		return true, nil
 	}
+	if s.plant == plantBlind {
+		return false, nil
+	}
 	if s.hit(faultReadFails, 1, 300) {
 		return false, s.shaky().failure()
 	}

@@ -383,9 +383,7 @@ func (s *seat) read() bool {
 			return false
 		}
 		// What timed out has arrived by now, or never will.
-		if s.plant != plantGhost || s.calm {
-			s.flush()
-		}
+		s.flush()
 		s.again = false
 		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.Cursor()}
 	}
