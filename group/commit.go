@@ -248,6 +248,7 @@ func (s *step) plan(it *intent) (*intent, error) {
 	// Whatever becomes of this commit, its generation is used.
 	s.saveMLS(staged.Sent().Rows(s.group))
 	s.group = staged.Sent()
+	s.opened++
 	it = s.change(it, func(it *intent) {
 		it.unreachable = union(it.unreachable, c.unreachable)
 		it.remaining, it.got = c.remaining, nil

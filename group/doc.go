@@ -13,7 +13,8 @@
 //	input.go      what can happen to it
 //	effects.go    what it asks for: rows, envelopes, events
 //	intent.go     a wish on its way: its states, its attempts
-//	send.go       messages: stored, sealed, published, recognised
+//	send.go       messages: stored, sealed, published
+//	stray.go      own messages in the log: which copy counts, who is owed another
 //	plan.go       wishes that become commits
 //	commit.go     the one way into an epoch, and welcomes
 //	receive.go    envelopes of the log, one by one
@@ -37,7 +38,8 @@
 // one of an epoch does. What cannot be judged for lack of an input waits for it;
 // what is invalid is read past, with a reason. A failed Step changes nothing.
 //
-// A message is for the members of the epoch it was sealed in. Somebody added
-// between its sealing and its place in the log cannot read it, as in every XMTP
-// client; somebody removed in between is not heard any more.
+// A message is for the members of the epoch it was sealed in; somebody removed
+// before its place in the log is not heard any more. Where somebody was added in
+// between, who could not read it, its sender seals it once more: the newcomer has
+// that copy, and for all others the first one is the message.
 package group

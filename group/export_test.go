@@ -7,7 +7,17 @@ import (
 	"github.com/conclave-chat/conclave/proto/contents"
 )
 
-// What tests need to do wrong on purpose.
+// What tests need to do wrong on purpose, and to see.
+
+// SavedOpens tries to open a message with the state that was saved last.
+func (r *Replica) SavedOpens(data []byte) error {
+	m, err := r.env.Realm.Parse(data)
+	if err != nil {
+		return err
+	}
+	_, _, err = r.saved.Open(m)
+	return err
+}
 
 // ReplaceAttribute changes one attribute of a context's extensions.
 func ReplaceAttribute(t testing.TB, exts mls.Extensions, name, value string) mls.Extensions {

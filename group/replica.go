@@ -118,7 +118,7 @@ type facts struct {
 type position struct {
 	cursor     uint64 // ID of the last envelope read
 	lastCommit uint64 // ID of the newest envelope on the commits topic
-	opened     uint64 // messages opened since the ratchets were saved
+	opened     uint64 // messages opened or sealed since the ratchets were saved
 	next       uint64 // number of the next intent
 	marks      uint64 // reads asked for
 	rewinds    uint64 // times the cursor went backwards

@@ -155,14 +155,37 @@ var commands = map[string]func(*world, []string){
 		}
 	},
 	// publish NAME [FAULT] : send the outbox. Faults strike one envelope:
-	// refused, final, lost (never arrives), unanswered (arrives); nocas: a bus
-	// without compare-and-set
+	// refused, final, lost (never arrives), unanswered (arrives), late (arrives
+	// with land); nocas: a bus without compare-and-set
 	"publish": func(w *world, a []string) {
 		fault := ""
 		if len(a) > 1 {
 			fault = a[1]
 		}
 		w.homes[a[0]].send(fault)
+	},
+	// land NAME : what was on its way arrives
+	"land": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		for _, o := range h.slow {
+			e := w.publish(o.Topic, o.ID, o.Payload)
+			w.printf("%s: what intent %d had sent is envelope %d", h.name, o.Intent, e.id)
+		}
+		h.slow = nil
+	},
+	// places NAME… : where in the log the store has the messages that people sent
+	"places": func(w *world, names []string) {
+		for _, n := range names {
+			list, err := group.History(w.homes[n].reader(), group.HistoryQuery{})
+			w.must(err)
+			var places []string
+			for _, m := range list {
+				if m.Kind == group.ApplicationMessage {
+					places = append(places, fmt.Sprintf("%s at %d", w.text(m), m.Position.ID))
+				}
+			}
+			w.printf("%s has %s", n, strings.Join(places, ", "))
+		}
 	},
 	"deliver": func(w *world, names []string) {
 		for _, n := range names {

@@ -180,6 +180,7 @@ func (s *step) seal(it *intent) (*intent, error) {
 	}
 	s.saveMLS(next.Rows(s.group))
 	s.group = next
+	s.opened++
 	s.turns++
 	return s.commitTo(it, &sealed{
 		turn:    s.turns,

@@ -25,8 +25,9 @@ const (
 	strayFormat    = 1
 )
 
-// checkpointEvery is after how many opened messages the ratchets are saved. A
-// reload opens at most as many again.
+// checkpointEvery is after how many messages, opened or sealed, the ratchets are
+// saved. A reload opens at most as many again, and so long their keys are in the
+// store, and in memory beside the newest state.
 const checkpointEvery = 64
 
 // hashOf identifies a message's bytes.
@@ -62,7 +63,7 @@ func (s *step) checkpoint() {
 	if s.opened == 0 {
 		return
 	}
-	s.saveMLS(s.group.Rows(s.saved))
+	s.saveMLS(s.group.Checkpoint(s.saved))
 	s.saved, s.opened, s.dirt = s.group, 0, true
 }
 

@@ -90,6 +90,7 @@ type home struct {
 	version string // of the client; empty: this one's
 	keyless bool   // its key package cannot be had
 	putBack time.Time
+	slow    []group.Outbound // publishes without an answer that are still on their way
 }
 
 func newWorld(t testing.TB) *world {
@@ -444,6 +445,10 @@ func (h *home) send(fault string) {
 		case "final":
 			h.printf("%s: %s of intent %d refused for good", h.name, what, o.Intent)
 			h.step(group.Refused{Intent: o.Intent, Reason: "bus says never", Final: true})
+		case "late":
+			h.printf("%s: %s of intent %d gets no answer, and is on its way", h.name, what, o.Intent)
+			h.slow = append(h.slow, o)
+			h.step(group.Unknown{Intent: o.Intent})
 		case "lost":
 			h.printf("%s: %s of intent %d lost without an answer", h.name, what, o.Intent)
 			h.step(group.Unknown{Intent: o.Intent})

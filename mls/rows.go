@@ -90,6 +90,20 @@ func (t *trail) treeKey() []byte {
 // If the RowMember of what g has received is left out now and then, the group
 // comes back able to open the same messages once more.
 func (g *Group) Rows(prev *Group) []Row {
+	return g.rows(prev, func(i int) bool { return g.sameMember(i, prev) })
+}
+
+// Checkpoint is Rows, and the RowMember also of an epoch in which g has only sent
+// since prev: what is stored opens nothing any more that was sent or received.
+func (g *Group) Checkpoint(prev *Group) []Row {
+	return g.rows(prev, func(i int) bool {
+		e := g.epochs()[i]
+		return g.sameMember(i, prev) && e.ratchets.root == prev.live(e.context.Epoch).ratchets.root
+	})
+}
+
+// rows is Rows, where same says whether prev's RowMember serves for epoch i.
+func (g *Group) rows(prev *Group, same func(i int) bool) []Row {
 	var rows []Row
 	add := func(r Row) { rows = append(rows, r) }
 	known := prev.sharedRows()
@@ -101,7 +115,7 @@ func (g *Group) Rows(prev *Group) []Row {
 		if _, stored := known[string(e.trail.key)]; !stored {
 			add(Row{Kind: RowEpoch, Key: e.trail.key, Value: e.epochRow(), Secret: e.trail.secret})
 		}
-		if !g.sameMember(i, prev) {
+		if !same(i) {
 			add(Row{Kind: RowMember, Key: memberKey(e.context.Epoch), Value: g.memberRow(i)})
 		}
 	}
