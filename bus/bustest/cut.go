@@ -27,7 +27,7 @@ var cutCases = []testCase{
 // enough, or has enough. The result tells the newest ID that was acknowledged, where
 // IDs are told, and whether the storm is over.
 func (e *env) storm(t *testing.T, long time.Duration, topics ...bus.Topic) (acknowledged func() bus.ID, over func() bool) {
-	const most = 20_000 // of each publisher, whom a log in memory does not slow down
+	const most = 5_000 // of each publisher, whom a log in memory does not slow down
 	if testing.Short() {
 		long /= 10
 	}
