@@ -44,6 +44,7 @@ type hostSpec struct {
 	Plans  []audit.Plan `json:"plans"`
 	Rolled bool         `json:"rolled,omitempty"` // the store was put back, and may be opened
 	Deaf   bool         `json:"deaf,omitempty"`   // no streams: it hears by Sync only
+	Slow   bool         `json:"slow,omitempty"`   // streams are read only when it settles
 }
 
 func (s hostSpec) config() conclave.Config {
@@ -69,6 +70,7 @@ type host struct {
 	streams sync.WaitGroup
 	stop    context.CancelFunc // ends the streams
 	tails   *tails
+	gate    chan struct{} // of slow streams: closed when they are read
 	load    *load
 }
 
@@ -189,7 +191,10 @@ func nameOf(err error) string {
 }
 
 func openHost(ctx context.Context, spec hostSpec) (_ *host, err error) {
-	h := &host{spec: spec, clients: map[int]*conclave.Client{}, tails: newTails()}
+	h := &host{spec: spec, clients: map[int]*conclave.Client{}, tails: newTails(), gate: make(chan struct{})}
+	if !spec.Slow {
+		close(h.gate)
+	}
 	entries, err := ledger.Read(spec.Ledger)
 	if err != nil {
 		return nil, err

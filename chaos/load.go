@@ -23,6 +23,7 @@ type loadSpec struct {
 	Senders int           `json:"senders,omitempty"` // at a time
 	Pause   time.Duration `json:"pause,omitempty"`   // of a sender after each message, at most
 	Change  time.Duration `json:"change,omitempty"`  // between two changes of a group; none where zero
+	Brave   bool          `json:"brave,omitempty"`   // an error is no reason to stop
 	Sends   int           `json:"sends,omitempty"`   // of a burst
 	Changes int           `json:"changes,omitempty"` // of a burst
 }
@@ -45,7 +46,8 @@ func startLoad(ctx context.Context, h *host, spec loadSpec) *load {
 				}
 			}
 			for i := 0; pause(ctx, time.Duration(random.Int64N(int64(spec.Pause)+1))); i++ {
-				if err := h.send(ctx, random, fmt.Sprintf("%d/%d/%d/%d", h.spec.Host, h.spec.Life, n, i)); err != nil {
+				token := fmt.Sprintf("%d/%d/%d/%d", h.spec.Host, h.spec.Life, n, i)
+				if err := h.send(ctx, random, token); err != nil && !spec.Brave {
 					return err
 				}
 			}
@@ -56,7 +58,7 @@ func startLoad(ctx context.Context, h *host, spec loadSpec) *load {
 		random := rand.New(rand.NewPCG(spec.Seed, 1<<32))
 		l.work.Go(func() error {
 			for i := 0; pause(ctx, spec.Change/2+time.Duration(random.Int64N(int64(spec.Change)))); i++ {
-				if err := h.change(ctx, random, i); err != nil {
+				if err := h.change(ctx, random, i); err != nil && !spec.Brave {
 					return err
 				}
 			}
@@ -273,6 +275,8 @@ func (p *pending) tried(e ledger.Entry) {
 	e.Event, p.open[e.Token] = ledger.Tried, e
 }
 
+// takeTried are the sends that were tried and not acknowledged: whoever takes them
+// tries them again.
 func (p *pending) takeTried() (all []ledger.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -295,7 +299,8 @@ func (p *pending) acknowledged(e ledger.Entry) {
 	p.wait[e.ID] = e
 }
 
-func (p *pending) takeAcknowledged() (all []ledger.Entry) {
+// unsettled are the messages that were acknowledged and have no end yet.
+func (p *pending) unsettled() (all []ledger.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range p.wait {

@@ -33,6 +33,7 @@ func main() {
 var children = map[string]func(ctx context.Context, spec string, in io.Reader, out io.Writer) error{
 	"host": runHost,
 	"look": runLook,
+	"nats": runNATS,
 }
 
 // options are the flags.

@@ -16,6 +16,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
+
+	"github.com/conclave-chat/conclave/chaos/audit"
 )
 
 // A Report is what a whole run found.
@@ -65,8 +67,8 @@ func (r *Report) failed() (n int) {
 	return n
 }
 
-// shown is how many findings of a scenario the table's notes list.
-const shown = 12
+// shown is how many findings of each kind the table's notes list.
+const shown = 5
 
 func (r *Report) print(w io.Writer, asJSON bool) error {
 	if asJSON {
@@ -107,12 +109,16 @@ func (row Row) explain(w io.Writer) error {
 		fmt.Fprintf(w, ": %s", row.Why)
 	}
 	fmt.Fprintln(w)
-	for i, f := range row.Findings {
-		if i == shown {
-			fmt.Fprintf(w, "  … and %d more\n", len(row.Findings)-shown)
-			break
+	told := map[audit.Kind]int{}
+	for _, f := range row.Findings {
+		if told[f.Kind]++; told[f.Kind] <= shown {
+			fmt.Fprintf(w, "  %s: %s\n", f.Kind, f.What)
 		}
-		fmt.Fprintf(w, "  %s: %s\n", f.Kind, f.What)
+	}
+	for kind, n := range told {
+		if n > shown {
+			fmt.Fprintf(w, "  … and %d more %s\n", n-shown, kind)
+		}
 	}
 	_, err := fmt.Fprintf(w, "  kept in %s; again: %s\n", row.Dir, row.Again)
 	return err

@@ -21,13 +21,16 @@ type scenario struct {
 	holds string // afterwards, beyond what holds always
 	once  bool   // one round, however many are asked for: a full run makes it larger
 	world worldSpec
+	full  worldSpec                       // of a full run, where it is another
 	log   func(w *world) (logSide, error) // embedded where nil
 	round func(ctx context.Context, w *world, full bool) error
 }
 
 // scenarios are all there are, in the order in which they run.
 var scenarios = []scenario{
-	killHost, killServe,
+	killHost, killServe, freezeServe, cutOff, holes, killCluster, twoGateways,
+	fullLog, fullStore, flipStore, flipLog, putBackLog, putBackStore, putBackHost, putBackAll,
+	offline, slowStream, wakeAll, mixed,
 }
 
 // errNotRun is why a scenario could not run on this machine. It has not passed.
@@ -90,7 +93,11 @@ func runScenario(ctx context.Context, s scenario, o options, t tools, step func(
 	}
 	row = Row{Scenario: s.name, Verdict: passed}
 	dir := filepath.Join(o.dir, s.name)
-	w, err := newWorld(dir, t, seedOf(o.seed, s.name), s.world)
+	spec := s.world
+	if o.rounds > 1 && s.full != (worldSpec{}) {
+		spec = s.full
+	}
+	w, err := newWorld(dir, t, seedOf(o.seed, s.name), spec)
 	if err == nil && s.log != nil {
 		w.log, err = s.log(w)
 	}
@@ -133,6 +140,7 @@ func (row *Row) conclude(err error, o options, dir string) {
 
 // live is one round: begin, disaster, peace, verdict.
 func (w *world) live(ctx context.Context, s scenario, n int, full bool) (audit.Verdict, error) {
+	w.round = n
 	begin := w.open
 	if n == 0 {
 		begin = w.form

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 )
@@ -8,8 +9,10 @@ import (
 // A serve is `conclave serve` with a log of its own, at an address that stays.
 type serve struct {
 	w       *world
-	address string // where hosts reach NATS
-	args    []string
+	address string   // where hosts reach NATS
+	at      string   // its directory; of the world where empty
+	args    []string // further ones
+	instead []string // of those that give it a log of its own
 	p       *process // nil: not running
 }
 
@@ -20,12 +23,15 @@ func newServe(w *world) (*serve, error) {
 	return &serve{w: w, address: address}, err
 }
 
-func (s *serve) dir() string { return filepath.Join(s.w.dir, "log") }
+func (s *serve) dir() string { return cmp.Or(s.at, filepath.Join(s.w.dir, "log")) }
 
 // launch starts it, without waiting until it serves.
 func (s *serve) launch() (err error) {
-	args := append([]string{"serve", "--dir", s.dir(), "--listen", s.address}, s.args...)
-	s.p, err = start(s.w.dir, "serve", s.w.tools.conclave, args...)
+	args := []string{"serve", "--dir", s.dir(), "--listen", s.address}
+	if s.instead != nil {
+		args = append([]string{"serve"}, s.instead...)
+	}
+	s.p, err = start(s.w.dir, "serve", s.w.tools.conclave, append(args, s.args...)...)
 	return err
 }
 

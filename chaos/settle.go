@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,11 @@ func (h *host) listen(ctx context.Context) error {
 		}
 		news := c.Conversations().StreamAllMessages(ctx)
 		h.streams.Go(func() {
+			select {
+			case <-h.gate:
+			case <-ctx.Done():
+				return
+			}
 			for m, err := range news {
 				if err != nil {
 					h.tails.fail(fmt.Errorf("stream of person %d: %w", n, err))
@@ -105,24 +111,43 @@ func (t *tails) of(person int, group string) (uint64, error) {
 // settle brings everything to its end: the load rests, every installation is
 // synced, every own message is Published or Failed, and every stream has yielded
 // what is stored. What takes longer than the limit is a problem, by name.
-func (h *host) settle(ctx context.Context, limit time.Duration) (problems []string) {
+func (h *host) settle(ctx context.Context, limit time.Duration) []string {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	complain := func(err error) {
-		if err != nil {
-			problems = append(problems, err.Error())
+	l := h.load
+	h.load = nil
+	for _, step := range []func(context.Context) error{
+		func(context.Context) error { return l.rest() },
+		h.sendAgain, h.join, h.awaitAll, h.join, h.drainAll,
+	} {
+		if err := step(ctx); err != nil {
+			return strings.Split(err.Error(), "\n")
 		}
 	}
-	complain(h.load.rest())
-	h.load = nil
-	complain(h.sendAgain(ctx))
-	complain(h.join(ctx))
-	complain(each(ctx, h.pending.takeAcknowledged(), h.await))
-	complain(h.join(ctx))
-	if !h.spec.Deaf {
-		complain(each(ctx, h.spec.mine(), h.drain))
+	return nil
+}
+
+// awaitAll waits for the end of every message that was acknowledged. Of those
+// that find none it names the first.
+func (h *host) awaitAll(ctx context.Context) error {
+	open := h.pending.unsettled()
+	if err := each(ctx, open, h.await); err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Errorf("%d of %d messages find no end: %s", len(h.pending.unsettled()), len(open), first)
 	}
-	return problems
+	return nil
+}
+
+// drainAll waits until every stream has yielded what is stored.
+func (h *host) drainAll(ctx context.Context) error {
+	if h.spec.Deaf {
+		return nil
+	}
+	if h.spec.Slow {
+		close(h.gate)
+		h.spec.Slow = false
+	}
+	return each(ctx, h.spec.mine(), h.drain)
 }
 
 // await waits for the end of one message.

@@ -28,8 +28,25 @@ type worldSpec struct {
 	hosts  int
 	people int
 	groups int
-	guests int // of the people, who come and go in every group
-	deaf   bool
+	guests int  // of the people, who come and go in every group
+	deaf   bool // nobody streams
+	slow   bool // streams are read only when the world comes to rest
+
+	// Where it is not zero, so many people live on the last host and belong to
+	// every group, and everybody else on the first.
+	few  int
+	size int // members of a group beyond those; most people where zero
+}
+
+// homeOf is the host that a person lives on.
+func (s worldSpec) homeOf(person int) int {
+	switch {
+	case s.few == 0:
+		return person % s.hosts
+	case person < s.few:
+		return s.hosts - 1
+	}
+	return 0
 }
 
 // A world is hosts, their log, and everything that was ever sent in it. It lies
@@ -47,6 +64,10 @@ type world struct {
 	rolled []bool          // by host: its store was put back
 	since  int             // see audit.Evidence
 	found  []audit.Finding // what a scenario saw by itself
+
+	forgot map[string]int // see audit.Evidence
+	round  int            // counted from 0
+	ends   []func() error // what else is to be stopped
 
 	mu     sync.Mutex
 	kills  int
@@ -78,7 +99,7 @@ func (embedded) point(int, *hostSpec)        {}
 // newWorld makes the people and plans of a world. Nothing runs yet.
 func newWorld(dir string, t tools, seed uint64, spec worldSpec) (*world, error) {
 	w := &world{dir: dir, tools: t, random: rand.New(rand.NewPCG(seed, 7)), spec: spec, log: embedded{}}
-	w.hosts, w.lives, w.rolled = make([]*hostProcess, spec.hosts), make([]int, spec.hosts), make([]bool, spec.hosts)
+	w.hosts, w.lives, w.forgot, w.rolled = make([]*hostProcess, spec.hosts), make([]int, spec.hosts), map[string]int{}, make([]bool, spec.hosts)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -92,7 +113,7 @@ func newWorld(dir string, t tools, seed uint64, spec worldSpec) (*world, error) 
 			key[i] = byte(w.random.Uint32())
 		}
 		w.people = append(w.people, person{
-			Number: n, Host: n % spec.hosts, Address: wallet.Address(),
+			Number: n, Host: spec.homeOf(n), Address: wallet.Address(),
 			Wallet: hex.EncodeToString(wallet.PrivateBytes()), Key: hex.EncodeToString(key),
 		})
 	}
@@ -100,19 +121,30 @@ func newWorld(dir string, t tools, seed uint64, spec worldSpec) (*world, error) 
 	return w, nil
 }
 
-// plan puts people into groups: every host has a member in each, who are half of
-// the people or more; the last ones of all are guests.
+// plan puts people into groups: every host has a member in each, and the last
+// people of all are guests.
 func (w *world) plan() {
-	members := w.spec.people - w.spec.guests
-	for g := range w.spec.groups {
+	s := w.spec
+	members := s.people - s.guests
+	for g := range s.groups {
 		first := g % members
+		if s.few > 0 {
+			first = g % s.few
+		}
 		p := audit.Plan{Members: []int{first}}
-		for n := range members {
-			if n != first && (n/w.spec.hosts == first/w.spec.hosts || w.random.IntN(4) > 0) {
+		left := s.size
+		for _, n := range w.random.Perm(members) {
+			always := n < s.few || s.few == 0 && n/s.hosts == first/s.hosts
+			switch {
+			case n == first:
+			case always:
+				p.Members = append(p.Members, n)
+			case s.size == 0 && w.random.IntN(4) > 0, left > 0:
+				left--
 				p.Members = append(p.Members, n)
 			}
 		}
-		for n := members; n < w.spec.people; n++ {
+		for n := members; n < s.people; n++ {
 			p.Guests = append(p.Guests, n)
 		}
 		w.plans = append(w.plans, p)
@@ -131,13 +163,20 @@ func (w *world) struck() {
 	w.faults++
 }
 
+// see notes a broken promise that the audit of stores would not show.
+func (w *world) see(k audit.Kind, format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.found = append(w.found, audit.Finding{Kind: k, What: fmt.Sprintf(format, args...)})
+}
+
 func (w *world) hostDir(n int) string  { return filepath.Join(w.dir, "host"+strconv.Itoa(n)) }
 func (w *world) ledgerOf(n int) string { return filepath.Join(w.dir, fmt.Sprintf("host%d.ledger", n)) }
 func (w *world) specFile(n int) string { return filepath.Join(w.dir, fmt.Sprintf("host%d.json", n)) }
 func (w *world) hostSpec(n int) hostSpec {
 	s := hostSpec{
 		Host: n, Life: w.lives[n], Dir: w.hostDir(n), Ledger: w.ledgerOf(n),
-		People: w.people, Plans: w.plans, Rolled: w.rolled[n], Deaf: w.spec.deaf,
+		People: w.people, Plans: w.plans, Rolled: w.rolled[n], Deaf: w.spec.deaf, Slow: w.spec.slow,
 	}
 	w.log.point(n, &s)
 	return s
@@ -189,7 +228,16 @@ func (w *world) eachHost(f func(n int, h *hostProcess) error) error {
 	return g.Wait()
 }
 
+// askTime is how long a host may take to answer, where its limit is no other. It
+// is for what is small; a burst takes as long as it takes.
+const askTime = 90 * time.Second
+
 func (w *world) ask(ctx context.Context, r request) error {
+	if r.Do != doBurst {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, askTime)
+		defer cancel()
+	}
 	r.Plans = w.plans
 	return w.eachHost(func(n int, h *hostProcess) error {
 		r := r
@@ -216,8 +264,10 @@ func (w *world) form(ctx context.Context) error {
 	if err := w.open(ctx); err != nil {
 		return err
 	}
+	formed, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	for _, h := range w.hosts {
-		a, err := h.ask(ctx, request{Do: doForm, Plans: w.plans})
+		a, err := h.ask(formed, request{Do: doForm, Plans: w.plans})
 		if err != nil {
 			return err
 		}
@@ -237,7 +287,7 @@ var lightLoad = loadSpec{Senders: 4, Pause: 20 * time.Millisecond, Change: 150 *
 
 // settleTime is how long everything may take to come to its end in a calm world:
 // what takes longer is stuck.
-const settleTime = 45 * time.Second
+const settleTime = 30 * time.Second
 
 // calm starts what does not run, brings all to its end and stops it. What did
 // not come to its end is returned.
@@ -306,7 +356,7 @@ func lookAt(ctx context.Context, t tools, specFile string) (s sight, err error) 
 // judge reads every store alone and holds it against the ledgers. No host runs,
 // and the log does.
 func (w *world) judge(ctx context.Context) (audit.Verdict, error) {
-	e := audit.Evidence{Plans: w.plans, Since: w.since}
+	e := audit.Evidence{Plans: w.plans, Since: w.since, Forgot: w.forgot}
 	for n := range w.hosts {
 		s, err := w.look(ctx, n)
 		if err != nil {
@@ -334,7 +384,11 @@ func (w *world) end() error {
 			w.hosts[n] = nil
 		}
 	}
-	return w.log.stop()
+	err := w.log.stop()
+	for _, end := range w.ends {
+		err = errors.Join(err, end())
+	}
+	return err
 }
 
 // verdict is the end of a round: all is calm, and every promise is looked at.

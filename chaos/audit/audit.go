@@ -82,6 +82,9 @@ type Evidence struct {
 	// Since is the first life whose streams are judged: where the log was put
 	// back, positions mean something else before it.
 	Since int
+	// Forgot is who sent a text and had his store put back to before that: what
+	// he sent himself he cannot open, and everybody else has it.
+	Forgot map[string]int
 }
 
 // A Verdict is what was found, and how much there was to find it in.
@@ -190,7 +193,9 @@ func (j *judge) group(p Plan) {
 		j.standing(p.ID, person, g)
 		for _, at := range log {
 			row, ok := has[person][at.row.key()]
+			forgot, isForgotten := j.evidence.Forgot[at.row.Token]
 			switch {
+			case !ok && isForgotten && forgot == person:
 			case !ok:
 				j.find(Lost, "person %d lacks %s in %.8s", person, at.row.describe(), p.ID)
 			case row.Position != at.position:

@@ -180,3 +180,20 @@ func TestAnUnacknowledgedSendIsWholeOrNot(t *testing.T) {
 		t.Error(found)
 	}
 }
+
+// Whose store was put back lacks what he sent since, and nobody else may.
+func TestOnlyTheSenderForgets(t *testing.T) {
+	drop := func(g *audit.Group) {
+		g.History = slices.DeleteFunc(g.History, func(r audit.Row) bool { return r.ID == "m3" })
+	}
+	for person, want := range []int{0, 1} {
+		e := calm()
+		e.Forgot = map[string]int{"three": 0}
+		e.Entries[0] = slices.DeleteFunc(e.Entries[0], func(x ledger.Entry) bool { return x.Event == ledger.Received })
+		edit(person, drop)(&e)
+		found := slices.DeleteFunc(audit.Judge(e).Findings, func(f audit.Finding) bool { return !strings.Contains(f.What, "lacks") })
+		if len(found) != want {
+			t.Errorf("person %d: %v", person, found)
+		}
+	}
+}
