@@ -75,7 +75,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	}
 	if v.transcript != nil {
 		key := commitKey(d.Time)
-		s.store(d, s.group.Epoch(), Message{
+		s.store(d, usedKey{epoch: s.group.Epoch()}, Message{
 			ID:      NewMessageID(s.id, key, v.transcript),
 			Time:    d.Time,
 			Kind:    MembershipChange,
@@ -109,6 +109,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 	s.saveMLS(next.Rows(s.saved))
 	s.group, s.saved, s.meta, s.opened = next, next, meta, s.phase()
+	s.savedRatchets()
 	s.dirt = true
 	s.forgetUnopenable()
 	if !next.Active() {

@@ -153,6 +153,7 @@ const (
 	TableSent     Table = 13 // by message id: an own message that is Published
 	TableCommit   Table = 14 // by slot: what the last commits did, of members that publish that
 	TableText     Table = 15 // shared: by message id and place, a message's body
+	TableUsed     Table = 17 // by envelope: a key that was used since the ratchets were saved, and left no message
 	TableStray    Table = 16 // by hash: an own message's envelope that no intent sends any more
 )
 

@@ -63,9 +63,9 @@ func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (
 		return m, err
 	}
 	if body == nil {
-		secret, ok := secrets[index.epoch]
+		secret, ok := secrets[index.key.epoch]
 		if !ok {
-			row, err := rows.Get(TableStorage, keyOf(index.epoch), nil)
+			row, err := rows.Get(TableStorage, keyOf(index.key.epoch), nil)
 			if err != nil {
 				return m, err
 			}
@@ -74,7 +74,7 @@ func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (
 			if err := d.end(); err != nil {
 				return m, err
 			}
-			secrets[index.epoch] = secret
+			secrets[index.key.epoch] = secret
 		}
 		table, at := index.body()
 		if body, err = rows.Get(table, at, secret); err != nil {

@@ -112,6 +112,7 @@ func (s *step) begun(g *mls.Group) (err error) {
 	s.kind, s.dm = s.meta.Kind, s.meta.DM
 	s.saveMLS(g.Rows(s.saved))
 	s.group, s.saved, s.opened = g, g, s.phase()
+	s.savedRatchets()
 	s.addStorageKey()
 	s.emit(Activated{})
 	s.putBack = s.env.PutBack
@@ -234,7 +235,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		Content: content,
 	}
 	message.Position = positionOf(s.cursor, message.ID)
-	s.put(TableMessage, message.Position.key(), s.encodeIndex(message, g.Epoch(), true))
+	s.put(TableMessage, message.Position.key(), s.encodeIndex(message, usedKey{epoch: g.Epoch()}, true))
 	s.pauseBelow(meta)
 	s.read()
 	s.settled = false
@@ -269,7 +270,7 @@ func (s *step) succeed(p *Replica) {
 			s.unseal(it) // for an epoch of the life before; receivers know a message that they have
 		}
 	}
-	s.strays = p.strays
+	s.strays, s.used = p.strays, p.used
 	s.forgetStrays(func(stray) bool { return true })
 	s.saved = p.saved // its rows are replaced
 	s.forgetRecords()

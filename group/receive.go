@@ -127,19 +127,23 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.Application) error {
 	s.group = next
 	s.opened++
+	used := usedKey{c.Epoch, c.Sender, c.Generation}
 	// A member who was removed may still hold keys of past epochs. By the
 	// log, which all read alike, it sent this too late.
 	if s.wasRemoved(c.Leaf.SignatureKey, c.Epoch) {
+		s.use(d, used)
 		s.reject(d, hash, errSenderRemoved)
 		return nil
 	}
 	inbox, err := inboxOf(c.Leaf.Credential)
 	if err != nil {
+		s.use(d, used)
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		return nil
 	}
 	key, content, err := decodePlaintext(c.Data)
 	if err != nil {
+		s.use(d, used)
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		return nil
 	}
@@ -147,13 +151,14 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 	if known, err := s.stored(id); err != nil {
 		return err
 	} else if known {
+		s.use(d, used)
 		s.advance(d) // a later copy: the first one is the message
 		return nil
 	}
 	if isLeaveRequest(content) {
 		s.leaves(inbox)
 	}
-	s.store(d, c.Epoch, Message{
+	s.store(d, used, Message{
 		ID:           id,
 		Time:         d.Time,
 		Kind:         ApplicationMessage,
@@ -168,12 +173,12 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 // store writes a message that the log holds: a small row of this member's and
 // a body that all co-hosted members share. The cursor needs no row of its own,
 // since loading takes it from the newest message.
-func (s *step) store(d Delivered, epoch uint64, m Message) {
+func (s *step) store(d Delivered, used usedKey, m Message) {
 	m.Status = StatusPublished
 	m.Position = positionOf(d.ID, m.ID)
 	key := m.Position.key()
-	secret := s.storageSecret(epoch)
-	s.put(TableMessage, key, s.encodeIndex(m, epoch, secret == nil))
+	secret := s.storageSecret(used.epoch)
+	s.put(TableMessage, key, s.encodeIndex(m, used, secret == nil))
 	if secret != nil {
 		s.fx.Save = append(s.fx.Save, Row{Table: TableText, Key: m.Position.textKey(), Value: encodeBody(m), Secret: secret})
 	}

@@ -95,6 +95,7 @@ type Replica struct {
 	keys  []epochKey // storage secrets of the epochs that messages open in, oldest first
 
 	intents []*intent // in the order of the wishes; never changed in place
+	used    []uint64  // the envelopes whose keys TableUsed has; never changed in place
 	strays  []stray   // what intents gave up, and the log may have; never changed in place
 
 	turns    uint64     // the turn of the message sealed last

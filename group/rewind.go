@@ -40,6 +40,7 @@ func (s *step) rewound(in Rewound) error {
 	s.rewinds++
 	s.cursor, s.lastCommit, s.dirt = in.End, min(s.lastCommit, in.End), true
 	s.caughtUp, s.waiting = false, nil
+	s.saveRatchets() // what is read from here on is behind them
 	s.read()
 	for _, it := range s.intents {
 		if it.inFlight() {

@@ -23,6 +23,7 @@ const (
 	storageFormat  = 1
 	commitFormat   = 1
 	strayFormat    = 1
+	usedFormat     = 1
 )
 
 // checkpointEvery is after how many messages, opened or sealed, the ratchets are
@@ -58,13 +59,17 @@ func tableOf(kind mls.RowKind) Table {
 // same message.
 func (r *Replica) phase() uint64 { return uint64(r.env.installation()[0]) % checkpointEvery }
 
-// checkpoint saves the ratchets as they are now.
+// checkpoint saves the ratchets as they are now, where a key was used.
 func (s *step) checkpoint() {
-	if s.opened == 0 {
-		return
+	if s.opened > 0 {
+		s.saveRatchets()
 	}
+}
+
+func (s *step) saveRatchets() {
 	s.saveMLS(s.group.Checkpoint(s.saved))
 	s.saved, s.opened, s.dirt = s.group, 0, true
+	s.savedRatchets()
 }
 
 // An epochKey is the secret under which the bodies of an epoch's messages lie in
@@ -226,12 +231,14 @@ func flagged(lost, dead bool, stalled string) Standing {
 
 // encodeIndex writes a member's row of a message. The body stands in it where
 // it is not shared.
-func (s *step) encodeIndex(m Message, epoch uint64, inline bool) []byte {
-	w := newRow(indexFormat, 48)
+func (s *step) encodeIndex(m Message, key usedKey, inline bool) []byte {
+	w := newRow(indexFormat, 56)
 	w.uint(uint64(m.Kind))
 	w.uint(s.rewinds)
-	w.uint(epoch)
+	w.uint(key.epoch)
 	w.raw(m.ID[:])
+	w.uint(uint64(key.sender))
+	w.uint(uint64(key.generation))
 	if inline {
 		w.raw(encodeBody(m))
 	}
@@ -241,10 +248,11 @@ func (s *step) encodeIndex(m Message, epoch uint64, inline bool) []byte {
 // An index is a member's row of a message: all but its body.
 type index struct {
 	Message
-	rewinds uint64 // times the log had gone backwards when it was read
-	epoch   uint64
-	inline  []byte // the body, where it is not shared
-	table   Table  // of the body, where it is shared
+	rewinds uint64  // times the log had gone backwards when it was read
+	key     usedKey // of a message that another member sent
+	keyed   bool    // the row has more of its key than the epoch
+	inline  []byte  // the body, where it is not shared
+	table   Table   // of the body, where it is shared
 }
 
 // body is where the message's body lies, where it is shared.
@@ -265,8 +273,11 @@ func decodeIndex(key, b []byte) (m index, err error) {
 		m.table = TableBody
 	}
 	m.Kind, m.Status = MessageKind(d.uint()), StatusPublished
-	m.rewinds, m.epoch = d.uint(), d.uint()
+	m.rewinds, m.key.epoch = d.uint(), d.uint()
 	d.fixed(m.ID[:])
+	if m.keyed = format > 1; m.keyed {
+		m.key.sender, m.key.generation = mls.LeafIndex(d.uint()), uint32(d.uint())
+	}
 	if d.err == nil && len(d.b) > 0 {
 		m.inline = d.take(uint64(len(d.b)))
 	}

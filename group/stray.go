@@ -193,7 +193,7 @@ func (s *step) echoSend(d Delivered, m *mls.Message, hash [32]byte, it *intent) 
 			s.leaves(s.env.Inbox)
 		}
 		s.put(TableSent, it.message[:], keyOf(d.ID))
-		s.store(d, epoch, Message{
+		s.store(d, usedKey{epoch, s.group.OwnLeaf(), generation}, Message{
 			ID:           it.message,
 			Time:         d.Time,
 			Kind:         ApplicationMessage,

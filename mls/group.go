@@ -315,6 +315,21 @@ func (g *Group) SkipTo(epoch uint64, t ContentType, generation uint32) (*Group, 
 	return &next, nil
 }
 
+// Used returns the group without the key of another member's application message,
+// as after opening it. A key that is gone, or of an epoch that is, is ignored: a
+// group restored from an older copy becomes what it was.
+func (g *Group) Used(epoch uint64, sender LeafIndex, generation uint32) *Group {
+	e := g.live(epoch)
+	if e == nil || sender == g.own {
+		return g
+	}
+	ratchets, _, err := e.ratchets.open(sender, applicationRatchet, generation)
+	if err != nil {
+		return g
+	}
+	return g.withRatchets(epoch, ratchets)
+}
+
 // findPSKs looks up the pre-shared keys of a commit or Welcome, in its order.
 func (g *Group) findPSKs(ids []PreSharedKeyID) ([]preSharedKey, error) {
 	keys := make([]preSharedKey, 0, len(ids))

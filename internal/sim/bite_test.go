@@ -22,6 +22,7 @@ func TestInvariantsBite(t *testing.T) {
 		{"two commits change places for some", plantFork, []string{"I1", "I2"}},
 		{"the bus refuses what it has taken", plantLiar, []string{"I5"}},
 		{"the store does not say which messages it has", plantBlind, []string{"I3"}},
+		{"what was sealed anew forgets its earlier sealings", plantAmnesia, []string{"I3", "I4", "I5"}},
 		{"a removed member gets new keys", plantLeak, []string{"I6"}},
 		{"a joiner gets old keys", plantPast, []string{"I7"}},
 		{"a declined wish leaves a trace", plantHalf, []string{"I10"}},

@@ -20,6 +20,7 @@ const (
 	plantFork            // commits change their places, for one host
 	plantLiar            // the bus says no, for good, to what it has taken
 	plantBlind           // the store does not say which messages it has
+	plantAmnesia         // of what was sealed anew, the earlier sealings are not saved
 	plantLeak            // who was removed gets another member's keys
 	plantPast            // who joins gets an old member's keys
 	plantHalf            // a wish is declined and done all the same
@@ -31,7 +32,7 @@ const (
 func (p plant) rows(rows []group.Row) []group.Row {
 	var kept []group.Row
 	for _, r := range rows {
-		if p == plantForgetful && r.Table == group.TableOwn || p == plantKeeps && r.Table == group.TableMember && r.Value == nil {
+		if p == plantForgetful && r.Table == group.TableOwn || p == plantKeeps && r.Table == group.TableMember && r.Value == nil || p == plantAmnesia && r.Table == group.TableStray {
 			continue
 		}
 		kept = append(kept, r)
