@@ -403,3 +403,25 @@ func TestIdempotencyKey(t *testing.T) {
 	w.reads(g, "keyed", "plain", "plain")
 	w.reads(w.of(c[1], g), "keyed", "plain", "plain")
 }
+
+// Somebody who only sends (a notifier without a stream) has not yet read that a
+// member was added. The message lies behind the addition in the log, everybody
+// else reads it there, and so does the new member, once.
+func TestNewMemberReadsWhatCameAfterItWasAdded(t *testing.T) {
+	wire := newWire(t, membus.Config{})
+	a, b := newWorld(t, wire.config), newWorld(t, wire.config)
+	alix, bo := a.client(), b.client()
+	g := a.newGroup(conclave.GroupOptions{}, alix, bo)
+	theirs := b.of(bo, g)
+	b.send(theirs, "before")
+	a.do(g.Sync(a.ctx))
+	carol := a.client()
+	a.do(g.AddMembers(a.ctx, carol.Address()))
+	b.send(theirs, "alert 1")
+	b.send(theirs, "alert 2")
+	b.do(theirs.Sync(b.ctx))
+	a.do(g.Sync(a.ctx))
+	a.reads(g, "before", "alert 1", "alert 2")
+	b.reads(theirs, "before", "alert 1", "alert 2")
+	a.reads(a.of(carol, g), "alert 1", "alert 2")
+}
