@@ -157,12 +157,10 @@ func (v Conversations) Sync(ctx context.Context) error {
 }
 
 // SyncAll is Sync, and then Sync of every group: one question to the network for
-// each thousand groups, and what is new of those that have news.
+// each thousand groups, and what is new of those that have news. What cannot be
+// synced keeps nothing else: the error names each such group and why, up to a bound.
 func (v Conversations) SyncAll(ctx context.Context) error {
-	if err := v.Sync(ctx); err != nil {
-		return err
-	}
-	return v.client.host.system.SyncGroups(ctx, v.client.info.ID)
+	return errors.Join(v.Sync(ctx), v.client.host.system.SyncGroups(ctx, v.client.info.ID))
 }
 
 // SyncEvery calls SyncAll about every d, a tenth more or less, until ctx ends. A

@@ -208,7 +208,7 @@ func (s *System) unpublished(ctx context.Context, id GroupID, log *commitLog, me
 	for _, m := range members[:min(len(members), maxPublishers)] {
 		more, err := group.CommitRecords(s.rows(ctx, m.in, id), after)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, fmt.Errorf("read commits of group %s: %w", id, err)
 		}
 		if m.newest() == members[0].newest() && len(more) > len(records) {
 			by, records = m.in, more
@@ -218,8 +218,11 @@ func (s *System) unpublished(ctx context.Context, id GroupID, log *commitLog, me
 		return nil, 0, nil
 	}
 	key := slices.Clone(log.Key)
-	signed, err := Look(ctx, s, by.id, id, func(r *group.Replica) []*mlsapi.PublishCommitLogRequest {
-		return r.SignCommits(records, key)
-	})
-	return signed, records[len(records)-1].Commit, err
+	// The round goes on with the other groups where this one's actor cannot start.
+	answer, err := s.try(ctx, groupName(by.id, id), look{func(r *group.Replica) any { return r.SignCommits(records, key) }})
+	if err != nil {
+		return nil, 0, fmt.Errorf("sign commits of group %s: %w", id, err)
+	}
+	signed, _ := answer.([]*mlsapi.PublishCommitLogRequest)
+	return signed, records[len(records)-1].Commit, nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
 )
 
 // A Conversation says what one of an installation's groups is for.
@@ -50,28 +51,31 @@ func (sc Scope) has(c Conversation) bool {
 type catalogue struct {
 	mu   sync.Mutex
 	of   map[GroupID]Conversation // nil: not read
+	part bool                     // not all could be read: it is read again
 	dms  map[string][]GroupID     // by DM
 	open sync.Mutex               // held while a direct message is looked for and made
 }
 
-// read fills the catalogue. Its mutex is held.
+// read fills the catalogue. A group whose rows are damaged hides none of the
+// others. Its mutex is held.
 func (c *catalogue) read(ctx context.Context, s *System, in *installation) error {
-	if c.of != nil {
+	if c.of != nil && !c.part {
 		return nil
 	}
 	ids, err := groupsOf(ctx, in.vault)
 	if err != nil {
 		return err
 	}
-	of := make(map[GroupID]Conversation, len(ids))
+	of, part := make(map[GroupID]Conversation, len(ids)), false
 	for _, id := range ids {
 		summary, err := group.Summarize(s.rows(ctx, in, id))
-		if err != nil && !errors.Is(err, group.ErrCorrupt) { // else the group's own actor says so
+		if err != nil && !isDamage(err) { // else the group's own actor says so
 			return err
 		}
+		part = part || errors.Is(err, persistence.ErrDamaged)
 		of[id] = conversationOf(id, summary)
 	}
-	c.of, c.dms = map[GroupID]Conversation{}, map[string][]GroupID{}
+	c.of, c.part, c.dms = map[GroupID]Conversation{}, part, map[string][]GroupID{}
 	for _, id := range ids {
 		c.put(of[id])
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/persistence"
 	"github.com/conclave-chat/conclave/proto/associations"
@@ -56,9 +57,10 @@ type directory struct {
 
 // An inbox is one log as far as it was read.
 type inbox struct {
-	mu     sync.Mutex
-	log    identity.History
-	loaded bool // the store's part is in log
+	mu       sync.Mutex
+	log      identity.History
+	loaded   bool  // the store's part is in log
+	unjudged error // why what comes next could not be verified, and may be good
 }
 
 // Identity logs lie in the store in parts, as they were read, each sealed under
@@ -124,7 +126,8 @@ func (d *directory) load(id string, b *inbox) error {
 		if err := proto.Unmarshal(row, part); err != nil {
 			return err
 		}
-		extend(&b.log, part.Updates, verifyAll(part.Updates, unasked{d.verifier}))
+		verified, _ := verifyAll(part.Updates, unasked{d.verifier})
+		extend(&b.log, part.Updates, verified)
 		if b.log.LatestID() == before {
 			return nil
 		}
@@ -156,6 +159,29 @@ func (d *directory) inbox(id string) *inbox {
 		d.inboxes[id] = b
 	}
 	return b
+}
+
+// resolve reads what a replica waits for. Where an update that it needs could not
+// be judged, since no chain answers, it is not known whether the update exists.
+func (d *directory) resolve(ctx context.Context, need []group.IdentityAt) error {
+	if err := d.refresh(ctx, inboxesOf(need)); err != nil {
+		return err
+	}
+	for _, n := range need {
+		if err := d.known(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *directory) known(n group.IdentityAt) error {
+	b := d.open(n.Inbox)
+	defer b.mu.Unlock()
+	if _, exact := b.log.AsOf(n.Sequence); exact || b.unjudged == nil {
+		return nil
+	}
+	return fmt.Errorf("actors: identity update not judged: %w", b.unjudged)
 }
 
 // refreshChunk is how many inboxes one request asks for.
@@ -224,12 +250,15 @@ func isOf(answer *identityapi.GetIdentityUpdatesResponse_Response, id string) er
 func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response, after uint64) {
 	// A contract's signature takes as long as its chain does to answer, and the
 	// members of many groups read the inbox meanwhile.
-	verified := verifyAll(answer.Updates, d.verifier)
+	verified, err := verifyAll(answer.Updates, d.verifier)
 	b := d.open(answer.InboxId)
 	defer b.mu.Unlock()
 	before := b.log.LatestID()
 	if before < after {
 		return // forgotten meanwhile: what lies between is missing
+	}
+	if b.unjudged = nil; errors.Is(err, identity.ErrNeedChain) {
+		b.unjudged = err
 	}
 	extend(&b.log, answer.Updates, verified)
 	if b.log.LatestID() == before {
@@ -249,16 +278,17 @@ func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdent
 	persistence.PutShared(rows, spaceInboxes, suffix, secret, row)
 }
 
-// verifyAll returns the updates up to the first that does not verify.
-func verifyAll(updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, v identity.Verifier) (all []identity.Verified) {
+// verifyAll returns the updates up to the first that does not verify, and why it
+// does not.
+func verifyAll(updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, v identity.Verifier) (all []identity.Verified, err error) {
 	for _, u := range updates {
 		verified, err := identity.Verify(u.Update, v)
 		if err != nil {
-			break
+			return all, err
 		}
 		all = append(all, verified)
 	}
-	return all
+	return all, nil
 }
 
 // extend adds verified updates to a log. One that does not fit breaks the inbox

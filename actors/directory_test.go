@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
 	"github.com/conclave-chat/conclave/persistence/memory"
@@ -142,6 +143,56 @@ func (c deafChain) VerifyContract(_ identity.Account, block *uint64, _ [32]byte,
 	return *block, nil
 }
 
+// addContract adds a contract wallet to the inbox, which signs on its chain.
+func (n *networkLog) addContract(t *testing.T) identity.Identifier {
+	t.Helper()
+	contract := identity.AddressFrom([20]byte(bytes.Repeat([]byte{7}, 20)))
+	link := identity.NewDraft(n.inbox, time.Now()).Add(contract, n.wallet.Identifier())
+	if err := errors.Join(link.Sign(n.wallet), link.Attach(contract, &associations.Signature{Signature: &associations.Signature_Erc_6492{
+		Erc_6492: &associations.SmartContractWalletSignature{
+			AccountId: identity.Account{Chain: 1, Address: contract}.String(), BlockNumber: 42, Signature: []byte("signed"),
+		},
+	}})); err != nil {
+		t.Fatal(err)
+	}
+	n.publish(t, link)
+	return contract
+}
+
+// brokenChain is one that cannot be asked.
+type brokenChain struct{}
+
+func (brokenChain) VerifyContract(identity.Account, *uint64, [32]byte, []byte) (uint64, error) {
+	return 0, identity.ErrNeedChain
+}
+
+// While a chain cannot be asked it is not known whether an update exists that a
+// contract signed: who waits for it goes on waiting, and who needs another one does
+// not.
+func TestAChainThatCannotBeAskedIsNoVerdict(t *testing.T) {
+	n, store := newNetworkLog(t), memory.New()
+	n.addContract(t)
+	needs := func(seq uint64) []group.IdentityAt { return []group.IdentityAt{{Inbox: n.inbox, Sequence: seq}} }
+	d := openDirectory(t, n, store, ethereum.Verifier{Chain: brokenChain{}})
+	if err := d.resolve(t.Context(), needs(20)); !errors.Is(err, identity.ErrNeedChain) {
+		t.Errorf("who waits for what was not judged hears %v", err)
+	}
+	if err := d.resolve(t.Context(), needs(10)); err != nil {
+		t.Errorf("who needs what was judged hears %v", err)
+	}
+	d.verifier = ethereum.Verifier{Chain: askedChain{}}
+	if err := d.resolve(t.Context(), append(needs(20), needs(30)...)); err != nil {
+		t.Errorf("when the chain answers: %v", err)
+	}
+}
+
+// askedChain answers at once that a contract has signed.
+type askedChain struct{}
+
+func (askedChain) VerifyContract(_ identity.Account, block *uint64, _ [32]byte, _ []byte) (uint64, error) {
+	return *block, nil
+}
+
 // While a chain is asked about a contract's signature, whoever needs the inbox
 // does not wait for it: neither when it is read, nor after a restart.
 func TestAChainHoldsUpNobody(t *testing.T) {
@@ -149,16 +200,7 @@ func TestAChainHoldsUpNobody(t *testing.T) {
 		n, store := newNetworkLog(t), memory.New()
 		chain := deafChain{make(chan struct{}, 1), make(chan struct{})}
 		v := ethereum.Verifier{Chain: chain}
-		contract := identity.AddressFrom([20]byte(bytes.Repeat([]byte{7}, 20)))
-		link := identity.NewDraft(n.inbox, time.Now()).Add(contract, n.wallet.Identifier())
-		if err := errors.Join(link.Sign(n.wallet), link.Attach(contract, &associations.Signature{Signature: &associations.Signature_Erc_6492{
-			Erc_6492: &associations.SmartContractWalletSignature{
-				AccountId: identity.Account{Chain: 1, Address: contract}.String(), BlockNumber: 42, Signature: []byte("signed"),
-			},
-		}})); err != nil {
-			t.Fatal(err)
-		}
-		n.publish(t, link)
+		contract := n.addContract(t)
 
 		for _, known := range []uint64{0, 10} { // at first nothing, then what was stored
 			d := openDirectory(t, n, store, v)

@@ -125,9 +125,8 @@ func (a *groupActor) answerKnown() {
 // resolve looks identity states up, beside the mailbox, until the network
 // answers; the replica waits for them.
 func (a *groupActor) resolve(self engine.Ref, need []group.IdentityAt) {
-	inboxes := inboxesOf(need)
 	a.sys.beside(func(ctx context.Context) {
-		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.resolve(ctx, need) }) {
 			_ = a.sys.engine.Tell(self, group.Input(group.Resolved{}))
 		}
 	})

@@ -4,7 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/persistence"
 )
+
+// isDamage reports whether an error is about the rows that were read: others of
+// the same store may be good.
+func isDamage(err error) bool {
+	return errors.Is(err, persistence.ErrDamaged) || errors.Is(err, group.ErrCorrupt)
+}
 
 // failures are what went wrong with some of many, while the others were done. An
 // error of a thousand lines helps nobody: it names the first ones. Safe for

@@ -10,13 +10,14 @@ import (
 	"github.com/conclave-chat/conclave/actors/engine"
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/persistence"
 )
 
 // join joins a prepared welcome. What cannot be prepared, or joined, ends in one
 // of three ways. By the protocol's verdict, which will not change, it is read
 // past. Where something else than this installation's store has to become good,
-// its pointee or the group that it is about, it is set aside, so that it holds up
+// its pointee, a chain, or the group that it is about, it is set aside, so that it holds up
 // no other. Everything else crashes the actor, which tries again, each time later.
 func (a *installationActor) join(ctx *engine.Context, m prepared) error {
 	if m.of != a {
@@ -48,7 +49,7 @@ func (a *installationActor) done(ctx *engine.Context, id bus.ID, err error) erro
 // waitsAside reports whether a welcome waits for something that others need not
 // wait for.
 func waitsAside(err error) bool {
-	return errors.Is(err, errNoPointee) || errors.Is(err, errGroupBroken)
+	return errors.Is(err, errNoPointee) || errors.Is(err, errGroupBroken) || errors.Is(err, identity.ErrNeedChain)
 }
 
 // past saves that a welcome is done with, or set aside. What was joined is saved
@@ -130,11 +131,17 @@ func loadAside(ctx context.Context, v *persistence.Vault) (aside []bus.Envelope,
 }
 
 // resolve gets the identities that a welcome is checked against, and tries it
-// again.
+// again. Where a chain that has to be asked does not answer, that one waits alone.
 func (a *installationActor) resolve(self engine.Ref, m prepared, need *group.UnresolvedError) {
-	inboxes := inboxesOf(need.Need)
 	a.sys.beside(func(ctx context.Context) {
-		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error { return a.sys.inboxes.refresh(ctx, inboxes) }) {
+		began := time.Now()
+		if a.sys.persist(ctx, &a.alarm, "identity log not read", func() error {
+			err := a.sys.inboxes.resolve(ctx, need.Need)
+			if errors.Is(err, identity.ErrNeedChain) && time.Since(began) >= pointeeWait {
+				m.err, err = err, nil
+			}
+			return err
+		}) {
 			m.resolved, m.join.Resolved = true, true
 			_ = a.sys.engine.Tell(self, m)
 		}

@@ -135,7 +135,7 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error(), Final: true}
 		case errors.Is(err, bus.ErrRefused):
 			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error()}
-		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
+		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrDamaged), errors.Is(err, bus.ErrClosed):
 			return err
 		default:
 			answer = group.Unknown{Intent: out.Intent, Try: out.Try}

@@ -180,6 +180,10 @@ func (st *Stream) mark(ctx context.Context) error {
 	for _, c := range conversations {
 		id := c.ID
 		last, err := group.History(st.sys.rows(ctx, st.in, id), group.HistoryQuery{Newest: true, Limit: 1})
+		if isDamage(err) {
+			st.sys.log.Error("history of a group not read", groupAttr(id), installationAttr(st.in.id), keyErr, err)
+			continue // of the others the stream tells
+		}
 		if err != nil {
 			return err
 		}
@@ -232,13 +236,15 @@ func (st *Stream) pop(ctx context.Context) ([]Item, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for len(st.queue) == 0 && len(st.behind) > 0 { // again where more came to a group while it was read
+		var failed error
 		for id := range st.behind {
-			if err := st.refill(ctx, id); err != nil {
-				return nil, err
-			}
+			failed = errors.Join(failed, st.refill(ctx, id))
 			if len(st.queue) > 0 {
 				break
 			}
+		}
+		if failed != nil && len(st.queue) == 0 {
+			return nil, failed // all that the others have was handed out
 		}
 	}
 	n := min(len(st.queue), streamBatch)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,21 +100,21 @@ func TestADiskThatFailsForLong(t *testing.T) {
 		w.ok(err)
 		defer st.Close()
 		row := append(append([]byte{3}, p[1][:]...), byte(typeKeyPackage))
-		tries := 0
+		var tries atomic.Int64
 		disk.set(func(_ int, key []byte) bool {
 			hit := bytes.HasPrefix(key, row)
 			if hit {
-				tries++
+				tries.Add(1)
 			}
 			return hit
 		})
 		id := w.group(p[0])
 		w.add(p[0], id, p[1])
 		elapse(time.Minute)
-		tries = 0
+		tries.Store(0)
 		elapse(time.Hour)
-		if tries < 60 || tries > 300 {
-			t.Errorf("tried %d times in an hour, want about once every 15 to 30 seconds", tries)
+		if n := tries.Load(); n < 60 || n > 300 {
+			t.Errorf("tried %d times in an hour, want about once every 15 to 30 seconds", n)
 		}
 		if err := w.sys.SyncWelcomes(w.ctx, p[1]); !errors.Is(err, persistence.ErrDamaged) {
 			t.Errorf("who syncs hears %v", err)
@@ -203,6 +204,32 @@ func TestADamagedGroupStopsNoOther(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One group of an installation is damaged: the others are listed, and a stream
+// tells of them.
+func TestADamagedGroupHidesNoOther(t *testing.T) {
+	onBadDisk(t, func(w *world, disk *badDisk) {
+		p := w.people(2)
+		good, bad := w.group(p[0], p[1]), w.group(p[0], p[1])
+		w.restart()
+		disk.set(func(_ int, key []byte) bool {
+			return bytes.HasPrefix(key, append([]byte{3}, p[1][:]...)) && bytes.Contains(key, bad[:])
+		})
+		for range 2 {
+			all, err := w.sys.Conversations(w.ctx, p[1], Scope{})
+			if w.ok(err); len(all) != 2 {
+				t.Errorf("%d groups are listed", len(all))
+			}
+		}
+		st := w.stream(p[1])
+		w.say(p[0], good, "hello")
+		w.hears(st, "hello")
+		disk.set(nil)
+		elapse(time.Minute)
+		w.say(p[0], bad, "mended")
+		w.hears(st, "mended")
+	})
 }
 
 // Where many fail the error names some, and says how many more there are.

@@ -48,8 +48,14 @@ type world struct {
 // configuration, each time that it is opened.
 func inWorld(t *testing.T, run func(w *world), change ...func(*Config)) {
 	t.Helper()
+	inWorldOf(t, membus.Config{}, run, change...)
+}
+
+// inWorldOf is inWorld over a log of another kind.
+func inWorldOf(t *testing.T, log membus.Config, run func(w *world), change ...func(*Config)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, ctx: t.Context(), log: membus.New(membus.Config{}), store: memstore.New(), keys: persistence.StaticKeys{}, tel: telemetry.Nop(), wallets: map[InstallationID]*ethereum.Key{}}
+		w := &world{t: t, ctx: t.Context(), log: membus.New(log), store: memstore.New(), keys: persistence.StaticKeys{}, tel: telemetry.Nop(), wallets: map[InstallationID]*ethereum.Key{}}
 		w.line = &line{Bus: w.log.Connect(), attempts: map[[32]byte]int{}, asked: map[string]int{}}
 		n, err := node.Serve(w.ctx, w.log, node.Config{Verifier: ethereum.Verifier{}})
 		if err != nil {
