@@ -22,8 +22,9 @@ import (
 //	none      no         -         removes the entry
 //
 // What a feed delivers may be of a Follow that is over: it was taken from the log
-// before. Of a log that was unfollowed or followed anew while a Next ran, what
-// that Next brings is not taken for what comes after at: it is only a hint.
+// before. Of a log that was unfollowed or followed anew, what the Next that ran by
+// then brings, and the one behind it, is not taken for what comes after at: it is
+// only a hint.
 type following struct {
 	topics   []bus.Topic // a group's two topics share one entry
 	readers  map[string]*readMark
@@ -63,6 +64,8 @@ type (
 )
 
 const (
+	// stale is how many turns of the feed's reader what was taken before may take.
+	stale         = 2
 	followsAtOnce = 16
 	followTime    = 30 * time.Second
 )
@@ -208,8 +211,8 @@ func (d *dispatcher) followFirst(ctx context.Context, f *following) {
 		f.at = max(f.at, mark.cursor)
 	}
 	f.heard = f.at
-	if d.left == d.turn {
-		f.sure = d.turn + 1
+	if d.turn <= d.left+1 {
+		f.sure = d.left + stale
 	}
 	after := f.at
 	var err error
@@ -259,7 +262,7 @@ func (d *dispatcher) followAnew(ctx context.Context, f *following) (again bool) 
 		})
 		return false
 	}
-	f.rewound, f.at, f.heard, f.sure, f.unsure = false, end, end, d.turn+1, false
+	f.rewound, f.at, f.heard, f.sure, f.unsure = false, end, end, d.turn+stale, false
 	for name, mark := range f.readers {
 		mark.cursor = min(mark.cursor, end)
 		if !mark.told {

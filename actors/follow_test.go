@@ -3,13 +3,16 @@ package actors
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
+	membus "github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/group"
 )
 
@@ -151,6 +154,48 @@ func TestABatchOfAFollowThatIsOver(t *testing.T) {
 		w.hears(third, "two", "three", "four")
 		w.hears(second, "four")
 	})
+}
+
+// Streams begin and end all the time, over a feed that brings what it took before
+// after that: nobody skips anything.
+func TestStreamsTakeTurns(t *testing.T) {
+	for seed := range uint64(10) {
+		log := membus.Config{Faults: membus.Faults{Hit: membus.Seeded(seed, 2, membus.Stale)}}
+		inWorldOf(t, log, func(w *world) {
+			p := w.people(3)
+			id := w.group(p[0], p[1], p[2])
+			dice := rand.New(rand.NewPCG(seed, 7))
+			var open [2]*Stream
+			var want []string
+			for i := range 40 {
+				want = append(want, strconv.Itoa(i))
+				w.send(p[2], id, want[i])
+				if dice.IntN(2) == 0 {
+					synctest.Wait()
+				}
+				who := dice.IntN(2)
+				if open[who] == nil {
+					st, err := w.sys.Stream(w.ctx, p[who], Scope{}, StreamMessages)
+					w.ok(err)
+					open[who] = st
+				} else {
+					w.ok(open[who].Close())
+					open[who] = nil
+				}
+			}
+			elapse(time.Second)
+			for who, st := range open {
+				if st == nil {
+					open[who] = w.stream(p[who])
+				}
+			}
+			want = append(want, "last")
+			w.say(p[2], id, "last")
+			elapse(time.Minute)
+			w.reads(p[0], id, want...)
+			w.reads(p[1], id, want...)
+		}, func(c *Config) { c.CommitLogEvery = -1 })
+	}
 }
 
 // One group's Follow waits for the network. The others are delivered, followed
