@@ -44,6 +44,7 @@ var acts = []act{
 	{"power cut", 3, faultPowerCut, (*seat).powerCut},
 	{"rollback", 2, faultRollback, (*seat).rollback},
 	{"copy", 2, faultCopy, (*seat).openCopy},
+	{"damage", 3, faultDamage, (*seat).damage},
 	{"rewind", 2, faultRewind, (*seat).rewindLog},
 	{"junk", 6, faultJunk, (*seat).junk},
 	{"replay", 6, faultReplay, (*seat).replay},

@@ -23,10 +23,12 @@ const (
 	faultNoIDs           fault = "answers without ids"             // the bus does not say which ID it gave
 	faultNoCompareAndSet fault = "no compare-and-set"              // every commit gets in
 	faultDropped         fault = "dropped deliveries"              // the feed has a gap
+	faultTorn            fault = "reads in two requests"           // others publish between the requests of one read
 	faultHoles           fault = "holes in the feed"               // the feed passes over envelopes and does not know it
 	faultReordered       fault = "reordered deliveries"            // the feed is out of order
 	faultRepeated        fault = "repeated deliveries"             // the feed says it again
 	faultRewind          fault = "rewinds of the log"              // the log loses its tail
+	faultDamage          fault = "damage to the log"               // it loses entries in the middle, and the operator goes on without them
 	faultUnnoticed       fault = "rewinds that some do not notice" // a host is away while the log goes back and grows again
 	faultWelcomeReplay   fault = "replayed welcomes"               // an old welcome comes again
 	faultLateIdentity    fault = "late identities"                 // the identity log is not here yet
@@ -54,12 +56,12 @@ var allFaults = []fault{
 	faultDropped, faultReordered, faultRepeated, faultRewind, faultWelcomeReplay, faultLateIdentity,
 	faultIdentity, faultNoKeyPackage, faultCrash, faultCrashAfterSave, faultSaveFails, faultPowerCut,
 	faultRollback, faultJunk, faultReplay, faultForged, faultRemovedSends, faultStorm, faultBadWish,
-	faultCopy, faultUnnoticed, faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
+	faultCopy, faultUnnoticed, faultTorn, faultDamage, faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
 }
 
 // pending are faults that the code is not up to yet. A seed has them only where
 // a test asks for them.
-var pending = []fault{faultCopy, faultUnnoticed}
+var pending = []fault{faultCopy, faultUnnoticed, faultDamage}
 
 // rare says one in how many worlds has a fault, where it is not one in three.
 var rare = map[fault]int{
@@ -67,6 +69,7 @@ var rare = map[fault]int{
 	faultRollback:  10,
 	faultCopy:      10,
 	faultUnnoticed: 10,
+	faultDamage:    10,
 	faultFlood:     12, // it takes long
 }
 

@@ -25,6 +25,8 @@ const (
 	plantPast            // who joins gets an old member's keys
 	plantHalf            // a wish is declined and done all the same
 	plantHole            // a feed with holes is taken for the log
+	plantTorn            // a read of two topics is not one cut
+	plantDeaf            // the loss of entries is not told to everybody
 	plantBlank           // a row that cannot be read is taken for none
 )
 

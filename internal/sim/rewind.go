@@ -47,6 +47,39 @@ func (s *seat) rewindLog() bool {
 	return true
 }
 
+// damage takes entries out of the middle of the log. The log says so itself, and
+// the operator goes on without them: everybody is told where the first one was.
+func (s *seat) damage() bool {
+	log := s.truth.log()
+	if s.counters[string(faultDamage)] == mostRewinds || len(log) < 3 {
+		return false
+	}
+	first := s.rand.IntN(len(log) - 2)
+	lost := log[first:min(first+1+s.rand.IntN(3), len(log)-1)]
+	if s.chance(1, 2) {
+		lost = lost[:1]
+	}
+	ids := make([]bus.ID, len(lost))
+	for i, e := range lost {
+		ids[i] = e.ID
+	}
+	s.tell("the log loses %d", ids)
+	s.truth.lose(lost)
+	s.bus.Lose(ids...)
+	to := uint64(bus.MakeID(ids[0].Sequence()-1, 0))
+	for _, h := range s.hosts {
+		h.backup = nil // one from before would not know of it
+	}
+	for _, h := range s.homes {
+		if s.plant == plantDeaf && h.host.index != 0 {
+			continue
+		}
+		h.seats[s.truth.index].toldOf(to)
+		h.seats[s.truth.index].reading = nil
+	}
+	return true
+}
+
 // toldOf: the seat's host has noticed that the log went back.
 func (s *seat) toldOf(end uint64) {
 	if s.rewound != nil {

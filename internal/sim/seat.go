@@ -335,9 +335,9 @@ func (s *seat) feed() bool {
 	if !s.live || s.fed > s.end() {
 		return false
 	}
-	envelopes, err := s.bus.Read(ctx, bus.ID(s.fed), 1+s.rand.IntN(6), s.truth.commits, s.truth.messages)
+	envelopes, err := s.readLog(s.fed, 1+s.rand.IntN(6))
 	s.must(err)
-	if len(envelopes) == 0 {
+	if len(envelopes) == 0 || s.replica == nil { // what others did meanwhile has broken the store
 		return false
 	}
 	items := s.decode(s.fed, envelopes)
@@ -388,7 +388,10 @@ func (s *seat) read() bool {
 		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.Cursor()}
 	}
 	r, limit := s.reading, 1+s.rand.IntN(8)
-	envelopes, err := s.bus.Read(ctx, bus.ID(r.after), limit, s.truth.commits, s.truth.messages)
+	envelopes, err := s.readLog(r.after, limit)
+	if s.replica == nil {
+		return true // what others did meanwhile has broken the store
+	}
 	if errors.Is(err, bus.ErrLogRolledBack) {
 		// The world tells every seat before it does anything; so this is a
 		// welcome from a log that is no more.

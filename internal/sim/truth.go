@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
@@ -421,24 +422,38 @@ func (g *truth) retried(s *seat, m group.MessageID) {
 
 // rewound: the log is about to lose everything above an ID.
 func (g *truth) rewound(to uint64) {
-	for _, e := range g.log() {
-		if uint64(e.ID) <= to {
-			continue
-		}
-		switch sealed := g.envelopeOf(e.Payload); {
-		case sealed == nil:
-		case sealed.commit:
-		default:
-			g.tainted[sealed.message] = true
-		}
-	}
+	log := g.log()
+	g.lose(slices.DeleteFunc(log, func(e bus.Envelope) bool { return uint64(e.ID) <= to }))
 	g.forked = g.forked || g.has(faultUnnoticed)
 	for _, e := range g.known {
-		if e.at > to {
-			e.at, g.forked = to, true
+		e.at = min(e.at, to)
+	}
+}
+
+// lose: the log is about to lose entries.
+func (g *truth) lose(entries []bus.Envelope) {
+	for _, e := range entries {
+		switch sealed := g.envelopeOf(e.Payload); {
+		case sealed == nil:
+		case !sealed.commit:
+			g.tainted[sealed.message] = true
+		case g.began(sealed, uint64(e.ID)):
+			g.forked = true
 		}
 	}
 }
 
+// began reports whether an epoch began with a commit at a place.
+func (g *truth) began(sealed *envelope, at uint64) bool {
+	for _, e := range g.known {
+		if e.sealed == sealed && e.at == at {
+			return true
+		}
+	}
+	return false
+}
+
 // hadRewind reports whether the log ever lost something.
-func (g *truth) hadRewind() bool { return g.counters[string(faultRewind)] > 0 }
+func (g *truth) hadRewind() bool {
+	return g.counters[string(faultRewind)]+g.counters[string(faultDamage)] > 0
+}

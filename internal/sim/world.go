@@ -49,6 +49,8 @@ type world struct {
 	groups []*truth
 	sends  int // numbers messages
 	strays []stray
+	reader *seat    // whose read of the log is under way
+	ends   []uint64 // of plantTorn: where the log ended at each read
 }
 
 // A host is a process with one store. Its installations share what is public,
@@ -131,6 +133,7 @@ func (w *world) begin() {
 		Incarnation:     "sim",
 		NoCompareAndSet: w.has(faultNoCompareAndSet),
 		Now:             func() time.Time { return w.now },
+		Faults:          w.torn(),
 	})
 	people := 2 + w.rand.IntN(3)
 	if w.chance(1, 8) {
