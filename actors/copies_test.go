@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -171,21 +170,27 @@ func (w *world) asBefore(in InstallationID, id GroupID) {
 	var b persistence.Batch
 	persistence.HostDelete(&b, hostRowIndexed)
 	w.ok(have.Scan(group.TableMessage, nil, func(key, value []byte) bool {
-		row := slices.Clone(value)
-		if row[0] != 2 {
-			w.t.Fatalf("the row of a message has format %d", row[0])
+		if value[0] != 2 {
+			w.t.Fatalf("the row of a message has format %d", value[0])
 		}
-		row[0] = 1
-		member.vault.Put(&b, recordType(group.TableMessage), rowSuffix(id, key), row)
-		var n [3]uint64 // kind, rewinds, epoch
-		for i := range n {
-			v, size := binary.Uvarint(value[1:])
-			n[i], value = v, value[size:]
+		rest := value[1:]
+		number := func() uint64 {
+			v, size := binary.Uvarint(rest)
+			rest = rest[size:]
+			return v
 		}
-		if len(value) != 1+32 {
+		number() // kind
+		number() // rewinds
+		epoch := number()
+		row := append([]byte{1}, value[1:len(value)-len(rest)+32]...)
+		rest = rest[32:] // id
+		number()         // sender
+		number()         // generation
+		member.vault.Put(&b, recordType(group.TableMessage), rowSuffix(id, key), append(row, rest...))
+		if len(rest) > 0 {
 			return true // the body stands in it
 		}
-		storage, err := have.Get(group.TableStorage, binary.BigEndian.AppendUint64(nil, n[2]), nil)
+		storage, err := have.Get(group.TableStorage, binary.BigEndian.AppendUint64(nil, epoch), nil)
 		w.ok(err)
 		text, ok := group.TextKey(key)
 		if !ok {
