@@ -41,8 +41,9 @@ type Host struct {
 // While the server at Config.NATS cannot be reached Open waits, until ctx ends,
 // and logs that it does. Credentials that it refuses are an error at once.
 //
-// The errors of a store that does not open are ErrLocked, ErrDamaged,
-// ErrRolledBack, ErrFormatTooNew and ErrWrongKey; each leaves it unchanged.
+// The errors of a store or an embedded log that does not open are ErrLocked,
+// ErrDamaged, ErrRolledBack, ErrFormatTooNew, ErrWrongKey, ErrFull and
+// ErrReadOnly; each leaves it unchanged.
 func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	if c, err = c.validate(); err != nil {
 		return nil, err
@@ -63,7 +64,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			Logger:          c.Logger,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("conclave: open store: %w", err)
+			return nil, fmt.Errorf("conclave: open store: %w", named(err))
 		}
 		h.onClose(func(context.Context) error { return store.Close() })
 		c.Store, putBack = store, store.PutBack()
@@ -71,7 +72,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	embedded := c.embedded()
 	if c.Bus == nil {
 		if c.Bus, err = openBus(ctx, c); err != nil {
-			return nil, fmt.Errorf("conclave: open bus: %w", err)
+			return nil, fmt.Errorf("conclave: open bus: %w", named(err))
 		}
 		h.onClose(func(context.Context) error { return c.Bus.Close() })
 	}

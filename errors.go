@@ -3,10 +3,14 @@ package conclave
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/bus/jetstream"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/persistence"
@@ -16,12 +20,41 @@ import (
 var (
 	ErrWrongKey      = persistence.ErrWrongKey     // the database key is not the one it was created with
 	ErrNotFound      = persistence.ErrNotFound     // no such local database
-	ErrDamaged       = persistence.ErrDamaged      // the store is not what was written: restore a backup
+	ErrDamaged       = persistence.ErrDamaged      // the store or the log is not what was written: restore a backup
 	ErrRolledBack    = persistence.ErrRolledBack   // the store is older than its mark: see Config.AllowRolledBack
 	ErrLocked        = persistence.ErrLocked       // another process has the directory open
 	ErrFormatTooNew  = persistence.ErrFormatTooNew // a newer version wrote the store
+	ErrFull          = persistence.ErrFull         // the disk of the store or of the log is full: make room
+	ErrReadOnly      = errors.New("conclave: directory cannot be written to")
 	ErrLogRolledBack = bus.ErrLogRolledBack        // the bus's log is older than what was read from it
 )
+
+// named gives an error of opening the name that it has here: the store, the log
+// and the system have words of their own for the same things.
+func named(err error) error {
+	for _, n := range []struct {
+		name error
+		is   []error
+	}{
+		{ErrDamaged, []error{bus.ErrDamaged}},
+		{ErrLocked, []error{jetstream.ErrLocked}},
+		{ErrFull, []error{bus.ErrFull, syscall.ENOSPC, syscall.EDQUOT}},
+		{ErrReadOnly, []error{jetstream.ErrReadOnly, syscall.EROFS, os.ErrPermission}},
+	} {
+		if !errors.Is(err, n.name) && slices.ContainsFunc(n.is, func(is error) bool { return errors.Is(err, is) }) {
+			return &namedError{err, n.name}
+		}
+	}
+	return err
+}
+
+type namedError struct {
+	error
+	name error
+}
+
+func (e *namedError) Unwrap() error        { return e.error }
+func (e *namedError) Is(target error) bool { return target == e.name }
 
 // Addresses and members.
 var (

@@ -1,14 +1,19 @@
 package conclave_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus/jetstream"
+	"github.com/conclave-chat/conclave/identity/ethereum"
 )
 
 // A host is opened while its NATS server is down: it waits until its context
@@ -50,6 +55,40 @@ func TestOpenWaitsForNATS(t *testing.T) {
 	defer b.Close()
 	if err := <-failed; err != nil {
 		t.Fatalf("once it is there: %v", err)
+	}
+}
+
+// B14: an embedded log of which something is lost does not open, and is as it was.
+func TestDamagedLogDoesNotOpen(t *testing.T) {
+	dir := t.TempDir()
+	host := must[*conclave.Host](t)(conclave.Open(t.Context(), conclave.Config{Dir: dir}))
+	must[*conclave.Client](t)(host.CreateClient(t.Context(), must[*ethereum.Key](t)(ethereum.GenerateKey()), conclave.ClientOptions{}))
+	if err := host.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "bus/jetstream/$G/streams/CONCLAVE_0/msgs/1.blk")
+	entries := must[[]byte](t)(os.ReadFile(path))
+	spoilt := bytes.Clone(entries)
+	spoilt[len(spoilt)/2] ^= 1
+	for what, content := range map[string][]byte{"a flipped bit": spoilt, "half of it": entries[:len(entries)/2]} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := conclave.Open(t.Context(), conclave.Config{Dir: dir}); !errors.Is(err, conclave.ErrDamaged) || !strings.Contains(err.Error(), "stream CONCLAVE_0") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if now := must[[]byte](t)(os.ReadFile(path)); !bytes.Equal(now, content) {
+			t.Errorf("%s: the files have changed", what)
+		}
+	}
+	if err := os.WriteFile(path, entries, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host = must[*conclave.Host](t)(conclave.Open(t.Context(), conclave.Config{Dir: dir}))
+	if err := host.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

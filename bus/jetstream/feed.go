@@ -323,6 +323,16 @@ func (f *feed) rolledBack(shard int, why string) {
 	f.wake()
 }
 
+// fail gives the reader an error, unless it has yet to take one.
+func (f *feed) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.failed) == 0 {
+		f.failed = append(f.failed, err)
+		f.wake()
+	}
+}
+
 func (f *feed) Next(ctx context.Context) ([]bus.Envelope, error) {
 	for {
 		if err := ctx.Err(); err != nil {

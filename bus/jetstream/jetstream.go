@@ -57,6 +57,7 @@ type Bus struct {
 	states     [bus.MaxShards]round[jetstream.StreamState]
 	refusals   refusals
 	cut        atomic.Pointer[error] // why the connection is lost; nil while it stands
+	damage     atomic.Pointer[error] // what a tail stopped before; nil where nothing was
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -260,6 +261,9 @@ func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info) error {
 	if got := s.Config.Metadata[metaIncarnation]; got != want.Incarnation {
 		return fmt.Errorf("%w: stream %s is of incarnation %q, not %q", bus.ErrLogRolledBack, s.Config.Name, got, want.Incarnation)
 	}
+	if err := b.checkLost(ctx, n, s.State.NumDeleted); err != nil {
+		return err
+	}
 	c := s.Config
 	if c.Discard != jetstream.DiscardNew || !c.AllowDirect || c.Retention != jetstream.LimitsPolicy ||
 		len(c.Subjects) != 1 || c.Subjects[0] != b.prefix(n)+">" || c.AllowRollup {
@@ -418,7 +422,7 @@ func (b *Bus) ask(ctx context.Context, what string, do func(ctx context.Context)
 // final says whether another try could not change the answer.
 func final(err error) bool {
 	for _, target := range []error{
-		bus.ErrConflict, bus.ErrFull, bus.ErrTooLarge, bus.ErrRefused, bus.ErrLogRolledBack, bus.ErrClosed, ErrConfig,
+		bus.ErrConflict, bus.ErrFull, bus.ErrTooLarge, bus.ErrRefused, bus.ErrLogRolledBack, bus.ErrDamaged, bus.ErrClosed, ErrConfig,
 	} {
 		if errors.Is(err, target) {
 			return true

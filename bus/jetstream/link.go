@@ -143,6 +143,9 @@ func (b *Bus) Ready() error {
 	if why := b.cut.Load(); why != nil {
 		return fmt.Errorf("%w: cut off: %w", bus.ErrUnavailable, *why)
 	}
+	if damage := b.damage.Load(); damage != nil {
+		return *damage
+	}
 	return nil
 }
 

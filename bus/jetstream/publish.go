@@ -72,6 +72,7 @@ func (p publication) message(subject string) *nats.Msg {
 	m := nats.NewMsg(subject)
 	m.Data = p.payload
 	m.Header.Set(jetstream.MsgIDHeader, p.id)
+	m.Header.Set(headerSum, sumOf(p.payload))
 	if p.options.ExpectLast {
 		m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(p.options.Last.Sequence(), 10))
 	}

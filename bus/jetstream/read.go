@@ -113,6 +113,9 @@ func (b *Bus) parseDirect(shard int, m *nats.Msg) (stored, error) {
 	if err != nil {
 		return stored{}, fmt.Errorf("time of a stored message: %w", err)
 	}
+	if err := b.checkSum(shard, sequence, m.Header, m.Data); err != nil {
+		return stored{}, err
+	}
 	topic, _ := b.topic(shard, m.Header.Get(jetstream.SubjectHeader))
 	return stored{
 		Envelope: bus.Envelope{ID: bus.MakeID(sequence, shard), Topic: topic, Time: at.UTC(), Payload: m.Data},
@@ -164,6 +167,9 @@ func (b *Bus) leaderGet(ctx context.Context, shard int, req getRequest) (*stored
 	header, err := nats.DecodeHeadersMsg(answer.Message.Header)
 	if err != nil && len(answer.Message.Header) > 0 {
 		return nil, fmt.Errorf("headers of a stored message: %w", err)
+	}
+	if err := b.checkSum(shard, answer.Message.Sequence, header, answer.Message.Data); err != nil {
+		return nil, err
 	}
 	topic, _ := b.topic(shard, answer.Message.Subject)
 	return &stored{

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/bus/jetstream/internal/files"
 	"github.com/conclave-chat/conclave/internal/listen"
 )
 
@@ -41,6 +42,10 @@ type embedded struct {
 	refs int
 	port int // where it listens, once it does
 	srv  *server.Server
+
+	mark    files.Mark // of what keepMark has seen; its own while it runs
+	marking chan struct{}
+	marked  sync.WaitGroup
 }
 
 // startServer starts a server that nobody reaches from outside yet: see accept.
@@ -65,11 +70,16 @@ func startServer(ctx context.Context, cfg Config) (*embedded, error) {
 	if err := e.takeFolder(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, cfg.Dir)
 	}
+	if err := e.inspect(ctx); err != nil {
+		return nil, errors.Join(err, e.lock.Close())
+	}
 	srv, err := e.launch(ctx, func() { e.lock.Close() })
 	if err != nil {
 		return nil, err
 	}
 	e.srv = srv
+	e.marking = make(chan struct{})
+	e.marked.Go(func() { e.keepMark(e.marking) })
 	return e, nil
 }
 
@@ -236,14 +246,23 @@ func (e *embedded) hold() {
 	e.mu.Unlock()
 }
 
+// release stops the server when nobody holds it any more.
 func (e *embedded) release() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.refs--; e.refs == 0 {
-		e.srv.Shutdown()
-		e.srv.WaitForShutdown()
-		e.lock.Close()
+	e.refs--
+	last := e.refs == 0
+	e.mu.Unlock()
+	if !last {
+		return
 	}
+	close(e.marking)
+	e.marked.Wait()
+	e.srv.Shutdown()
+	e.srv.WaitForShutdown()
+	if err := e.sealMark(); err != nil {
+		e.cfg.Logger.Warn("mark of the log's end not written", "error", err)
+	}
+	e.lock.Close()
 }
 
 // serverLog gives the server's lines to a slog.Logger, and the reason why it

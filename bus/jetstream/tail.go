@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -141,6 +142,10 @@ func (t *tail) session() error {
 		if meta.Sequence.Consumer != number {
 			return fmt.Errorf("gap: message %d of the consumer after %d", meta.Sequence.Consumer, number-1)
 		}
+		if err := t.bus.checkSum(t.shard, meta.Sequence.Stream, nats.Header(m.Headers()), m.Data()); err != nil {
+			t.damaged(err)
+			return err
+		}
 		e := bus.Envelope{
 			ID:      bus.MakeID(meta.Sequence.Stream, t.shard),
 			Time:    meta.Timestamp.UTC(),
@@ -262,6 +267,25 @@ func (t *tail) rewound() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.rewinds
+}
+
+// damaged tells every feed that follows something here of an entry that it stops
+// before. It is read again, and again, until it is right or an operator decides.
+func (t *tail) damaged(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bus.damage.Swap(&err) == nil {
+		t.bus.log.Error("bus log is damaged", "shard", t.shard, "error", err)
+	}
+	told := make(map[*feed]struct{})
+	for _, strands := range t.followers {
+		for s := range strands {
+			if _, ok := told[s.feed]; !ok {
+				told[s.feed] = struct{}{}
+				s.feed.fail(err)
+			}
+		}
+	}
 }
 
 // add makes s the follower of its topics, in place of other strands of its feed.

@@ -58,6 +58,7 @@ var doors = map[string][]string{
 	"go.opentelemetry.io":                 {"internal/telemetry"},
 	"github.com/prometheus/client_golang": {"internal/telemetry"},
 	"connectrpc.com":                      {"gateway", "bus/xmtp"},
+	"github.com/minio/highwayhash":        {"bus/jetstream"},
 }
 
 // keystore files are a matter of the command line.
