@@ -127,7 +127,7 @@ func openBus(ctx context.Context, c Config) (bus.Bus, error) {
 	}
 	config := jetstream.Config{URL: c.NATS, Wait: true, Logger: c.Logger}
 	if c.embedded() {
-		config.Dir = filepath.Join(c.Dir, "bus")
+		config.Dir, config.AcceptLoss = filepath.Join(c.Dir, "bus"), c.AcceptLoss
 	}
 	return jetstream.Open(ctx, config)
 }

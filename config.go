@@ -72,6 +72,10 @@ type Config struct {
 	// next wakes.
 	AllowRolledBack bool
 
+	// AcceptLoss opens an embedded log that is damaged with what is left of it, for
+	// an operator who has no backup. What is lost stays lost.
+	AcceptLoss bool
+
 	// Codecs are content types beyond those that are built in.
 	Codecs []content.Codec
 

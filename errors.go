@@ -26,7 +26,7 @@ var (
 	ErrFormatTooNew  = persistence.ErrFormatTooNew // a newer version wrote the store
 	ErrFull          = persistence.ErrFull         // the disk of the store or of the log is full: make room
 	ErrReadOnly      = errors.New("conclave: directory cannot be written to")
-	ErrLogRolledBack = bus.ErrLogRolledBack        // the bus's log is older than what was read from it
+	ErrLogRolledBack = bus.ErrLogRolledBack // the bus's log is older than what was read from it
 )
 
 // named gives an error of opening the name that it has here: the store, the log

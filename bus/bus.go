@@ -98,6 +98,10 @@ type Info struct {
 	CompareAndSet bool   // ExpectLast works
 	FollowAll     bool   // Feed.FollowAll works
 
+	// Losses is how often an operator accepted that the log has lost entries.
+	// What is missing is missed by whoever had not read it.
+	Losses int
+
 	// Gapless: a feed keeps contract 4. Where it is false a feed may pass over
 	// envelopes for ever: what it delivers is a hint that there is news, and
 	// whoever must miss nothing reads from its own cursor.

@@ -48,6 +48,10 @@ type Config struct {
 	// to disk what it has acknowledged. Zero means that it never acknowledges
 	// what is not on disk.
 	SyncInterval time.Duration
+	// AcceptLoss opens a log that is damaged with what is left of it: for an
+	// operator who has no backup. What is lost stays lost, and Info.Losses says
+	// to everybody that there was something.
+	AcceptLoss bool
 	// Listen opens the embedded server to others: host:port. Off loopback it
 	// requires Credentials.User and Password, which they then present.
 	Listen string
@@ -122,8 +126,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Dir != "" && c.Replicas > 1 {
 		return c, fmt.Errorf("%w: an embedded server has one replica", ErrConfig)
 	}
-	if c.Dir == "" && (c.Listen != "" || c.SyncInterval != 0) {
-		return c, fmt.Errorf("%w: Listen and SyncInterval belong to an embedded server", ErrConfig)
+	if c.Dir == "" && (c.Listen != "" || c.SyncInterval != 0 || c.AcceptLoss) {
+		return c, fmt.Errorf("%w: Listen, SyncInterval and AcceptLoss belong to an embedded server", ErrConfig)
 	}
 	if c.Dir != "" && c.Credentials.PasswordFile != "" {
 		return c, fmt.Errorf("%w: Credentials.PasswordFile belongs to URL: give what Listen asks for as Password", ErrConfig)

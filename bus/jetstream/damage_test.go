@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -358,5 +359,112 @@ func TestLossThatTheServerReportsIsSaid(t *testing.T) {
 	_, err = jetstream.Open(t.Context(), jetstream.Config{URL: p.url()})
 	if !errors.Is(err, bus.ErrDamaged) || !strings.Contains(err.Error(), "stream CONCLAVE_0, sequence 3") {
 		t.Fatalf("open: %v", err)
+	}
+}
+
+// An operator without a backup opens a damaged log with what is left of it: every
+// other entry is there, no ID is used again, and hosts are told.
+func TestAcceptedLoss(t *testing.T) {
+	t.Parallel()
+	stopped, crashed := writeLogs(t)
+	const entries = "jetstream/$G/streams/CONCLAVE_0/msgs/1.blk"
+	size := stopped.files(t)[entries]
+	at := func(n int) int64 { // of an entry that is wanted
+		b, err := os.ReadFile(filepath.Join(stopped.dir, entries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(bytes.Index(b, fmt.Appendf(nil, "message %d ", n)))
+	}
+	for name, test := range map[string]struct {
+		log   written
+		spoil func(path string) error
+		lost  int
+	}{
+		"a flipped bit":                {stopped, func(p string) error { return flip(p, at(31), 3) }, 1},
+		"a flipped bit, after a crash": {crashed, func(p string) error { return flip(p, at(31), 3) }, 1},
+		"two of them":                  {stopped, func(p string) error { return errors.Join(flip(p, at(31), 3), flip(p, at(22), 3)) }, 2},
+		"a flipped length":             {stopped, func(p string) error { return flip(p, 0, 4) }, 0}, // of an entry that had expired
+		"half of it":                   {crashed, func(p string) error { return os.Truncate(p, size/2) }, -1},
+		"all of it":                    {stopped, os.Remove, 48},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "log")
+			if err := os.CopyFS(dir, os.DirFS(test.log.dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := test.spoil(filepath.Join(dir, entries)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := jetstream.Open(t.Context(), jetstream.Config{Dir: dir}); !errors.Is(err, bus.ErrDamaged) {
+				t.Fatalf("not accepted: %v", err)
+			}
+			config := jetstream.Config{Dir: dir, AcceptLoss: true}
+			b := open(t, config)
+			if losses := b.Info().Losses; losses != 1 {
+				t.Errorf("%d losses", losses)
+			}
+			left := 0
+			for m, texts := range test.log.want {
+				got, err := b.Read(t.Context(), 0, 1000, m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range got {
+					if !slices.Contains(texts, string(e.Payload)) {
+						t.Errorf("%q was never written", e.Payload)
+					}
+				}
+				left += len(got)
+			}
+			if test.lost >= 0 && left != 48-test.lost {
+				t.Errorf("%d entries are left, %d are lost", left, test.lost)
+			}
+			ack, err := b.Publish(t.Context(), messagesOf(t, 1), []byte("new"))
+			if err != nil || ack.ID.Sequence() != 61 {
+				t.Errorf("the next entry is %d, %v", ack.ID.Sequence(), err)
+			}
+			b.Close()
+			b = open(t, config) // accepted once, of which nothing is new
+			if losses := b.Info().Losses; losses != 1 {
+				t.Errorf("%d losses, later", losses)
+			}
+		})
+	}
+}
+
+// Hosts elsewhere, which were connected, hear that the log has lost something.
+func TestAcceptedLossIsToldToHosts(t *testing.T) {
+	t.Parallel()
+	dir, m := t.TempDir(), messagesOf(t, 1)
+	b := open(t, jetstream.Config{Dir: dir, Listen: "127.0.0.1:0"})
+	at := strings.TrimPrefix(b.ClientURL(), "nats://")
+	far := open(t, jetstream.Config{URL: b.ClientURL()})
+	f, err := far.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Follow(t.Context(), 0, m); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 10 {
+		publish(t, b, m, fmt.Sprintf("message %d %0200d", n, n))
+	}
+	if _, err := f.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if err := flip(filepath.Join(dir, "jetstream/$G/streams/CONCLAVE_0/msgs/1.blk"), 1000, 1); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, jetstream.Config{Dir: dir, Listen: at, AcceptLoss: true})
+	for err == nil {
+		_, err = f.Next(t.Context())
+	}
+	if !errors.Is(err, bus.ErrLogRolledBack) || !strings.Contains(err.Error(), "entries were lost") {
+		t.Fatalf("next: %v", err)
+	}
+	if far.Info() != b.Info() || far.Info().Losses != 1 {
+		t.Errorf("the host knows %+v, the deployment is %+v", far.Info(), b.Info())
 	}
 }

@@ -2,99 +2,111 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream/internal/files"
 )
 
-// inspect looks at the log's files before the server opens them: what the server
-// does with a damaged one is to go on without it.
-func (e *embedded) inspect(ctx context.Context) error {
-	streams, faults, err := inspect(ctx, e.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	if len(faults) > 0 {
-		return damaged(faults)
-	}
-	if err := files.CutTorn(streams); err != nil {
-		return fmt.Errorf("jetstream: %w", err)
-	}
-	e.mark = files.Mark{Last: map[string]uint64{}}
-	for _, s := range streams {
-		e.mark.Last[s.Name] = s.Last
-	}
-	return files.WriteMark(e.cfg.Dir, e.mark)
+// A LogReport is what CheckLog found.
+type LogReport struct {
+	Streams []LogStream `json:"streams"`
+	Faults  []LogFault  `json:"faults"` // of all streams
+	mark    files.Mark
 }
 
-func inspect(ctx context.Context, dir string) (streams []files.Stream, faults []files.Fault, err error) {
-	mark := files.ReadMark(dir)
-	if streams, err = files.Check(ctx, dir, mark.Clean()); err != nil {
-		return nil, nil, fmt.Errorf("jetstream: read log: %w", err)
-	}
-	for _, s := range streams {
-		faults = append(faults, s.Faults...)
-	}
-	more, err := files.Compare(dir, mark, streams)
-	if err != nil {
-		return nil, nil, fmt.Errorf("jetstream: read log: %w", err)
-	}
-	return streams, append(faults, more...), nil
-}
+// A LogStream is what one stream holds, a LogFault one thing that is not as it
+// was written.
+type (
+	LogStream = files.Stream
+	LogFault  = files.Fault
+)
 
-// damaged is the error of a log that has lost something.
-func damaged(faults []files.Fault) error {
-	more := ""
-	if n := len(faults) - 1; n > 0 {
-		more = fmt.Sprintf(", and %d faults more", n)
-	}
-	return fmt.Errorf("%w: %w%s: put a backup in its place", bus.ErrDamaged, faults[0], more)
-}
-
-// markEvery is how much of a log's end may be missing unseen after a crash: what
-// was stored in so long before it.
-const markEvery = 500 * time.Millisecond
-
-// keepMark notes where the streams end, until stop is closed.
-func (e *embedded) keepMark(stop <-chan struct{}) {
-	tick := time.NewTicker(markEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-		}
-		if err := e.noteEnds(); err != nil {
-			e.cfg.Logger.Warn("mark of the log's end not written", "error", err)
-		}
-	}
-}
-
-func (e *embedded) noteEnds() error {
-	e.mu.Lock()
-	srv := e.srv
-	e.mu.Unlock()
-	state, err := srv.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
-	if err != nil {
-		return err
-	}
-	moved := false
-	for _, account := range state.AccountDetails {
-		for _, s := range account.Streams {
-			if last := e.mark.Last[s.Name]; s.State.LastSeq > last {
-				e.mark.Last[s.Name], moved = s.State.LastSeq, true
-			}
-		}
-	}
-	if !moved {
+// Err is bus.ErrDamaged where the log has lost something, with the first fault.
+func (r LogReport) Err() error {
+	if len(r.Faults) == 0 {
 		return nil
 	}
-	return files.WriteMark(e.cfg.Dir, e.mark)
+	more := ""
+	if n := len(r.Faults) - 1; n > 0 {
+		more = fmt.Sprintf(", and %d faults more", n)
+	}
+	return fmt.Errorf("%w: %w%s", bus.ErrDamaged, r.Faults[0], more)
+}
+
+// CheckLog reads the log of an embedded server that does not run, every entry of
+// it, and changes nothing.
+func CheckLog(ctx context.Context, dir string) (_ LogReport, err error) {
+	if _, err := os.Stat(filepath.Join(dir, "jetstream")); err != nil {
+		return LogReport{}, fmt.Errorf("%s holds no log: %w", dir, err)
+	}
+	lock, err := lockFile(filepath.Join(dir, "LOCK"))
+	if err != nil {
+		return LogReport{}, fmt.Errorf("%w: %s", folderError(err), dir)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	return checkFiles(ctx, dir)
+}
+
+func checkFiles(ctx context.Context, dir string) (LogReport, error) {
+	r := LogReport{mark: files.ReadMark(dir), Faults: []LogFault{}}
+	var err error
+	if r.Streams, err = files.Check(ctx, dir, r.mark.Clean()); err != nil {
+		return r, fmt.Errorf("jetstream: read log: %w", err)
+	}
+	for _, s := range r.Streams {
+		r.Faults = append(r.Faults, s.Faults...)
+	}
+	more, err := files.Compare(dir, r.mark, r.Streams)
+	if err != nil {
+		return r, fmt.Errorf("jetstream: read log: %w", err)
+	}
+	r.Faults = append(r.Faults, more...)
+	return r, nil
+}
+
+// inspect looks at the log's files before the server opens them: what the server
+// does with a damaged one is to go on without what it cannot read, and mostly
+// without all that follows.
+func (e *embedded) inspect(ctx context.Context) error {
+	r, err := checkFiles(ctx, e.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if damage := r.Err(); damage != nil {
+		if !e.cfg.AcceptLoss {
+			return fmt.Errorf("%w: put a backup in its place, or accept the loss", damage)
+		}
+		if r, err = e.repair(ctx, r); err != nil {
+			return err
+		}
+	}
+	err = errors.Join(files.CutTorn(r.Streams), files.DropDerived(e.cfg.Dir, r.mark))
+	e.mark = files.Mark{Last: map[string]uint64{}}
+	for _, s := range r.Streams {
+		e.mark.Last[s.Name] = s.Last
+	}
+	if err = errors.Join(err, files.WriteMark(e.cfg.Dir, e.mark)); err != nil {
+		return fmt.Errorf("jetstream: open log: %w", err)
+	}
+	return nil
+}
+
+// repair gives up what is lost, which the operator has accepted. What it changes
+// is kept beside the log.
+func (e *embedded) repair(ctx context.Context, r LogReport) (LogReport, error) {
+	aside := filepath.Join(e.cfg.Dir, "damaged-"+time.Now().UTC().Format("20060102-150405"))
+	e.cfg.Logger.Error("loss in the log accepted", "faults", len(r.Faults), "first", r.Faults[0], "kept", aside)
+	if err := files.Repair(e.cfg.Dir, aside, r.mark, r.Streams); err != nil {
+		return r, fmt.Errorf("jetstream: %w", err)
+	}
+	e.accepted = true
+	streams, err := files.Check(ctx, e.cfg.Dir, false)
+	return LogReport{Streams: streams}, err
 }
 
 // sealMark notes what the files are now that the server has stopped.

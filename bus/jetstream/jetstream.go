@@ -22,6 +22,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -57,6 +58,7 @@ type Bus struct {
 	states     [bus.MaxShards]round[jetstream.StreamState]
 	refusals   refusals
 	cut        atomic.Pointer[error] // why the connection is lost; nil while it stands
+	full       fullness
 	damage     atomic.Pointer[error] // what a tail stopped before; nil where nothing was
 
 	ctx     context.Context // ends with Close
@@ -167,6 +169,7 @@ const (
 	metaIncarnation = "conclave.incarnation"
 	metaShards      = "conclave.shards"
 	metaFormat      = "conclave.format"
+	metaLosses      = "conclave.losses" // how often a loss was accepted; missing where none was
 	format          = "1"
 )
 
@@ -196,11 +199,17 @@ func (b *Bus) adopt(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if b.server != nil && b.server.accepted {
+			info.Losses++
+		}
 		b.replicated.Store(first.Config.Replicas > 1)
 		for n := range info.Shards {
 			if err := b.adoptShard(ctx, n, info); err != nil {
 				return err
 			}
+		}
+		if b.server != nil {
+			b.server.accepted = false
 		}
 		b.info.Store(&info)
 		return nil
@@ -240,7 +249,9 @@ func (b *Bus) readConstants(s *jetstream.StreamInfo) (bus.Info, error) {
 	if known := b.Info(); known.Shards != 0 && known.Shards != shards {
 		return bus.Info{}, fmt.Errorf("%w: the deployment has %d shards now, and had %d", bus.ErrLogRolledBack, shards, known.Shards)
 	}
+	losses, _ := strconv.Atoi(meta[metaLosses])
 	return bus.Info{
+		Losses:        losses,
 		Incarnation:   meta[metaIncarnation],
 		Shards:        shards,
 		MaxPayload:    min(b.cfg.MaxPayload, int(b.nc.MaxPayload())-headroom),
@@ -269,10 +280,15 @@ func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info) error {
 		len(c.Subjects) != 1 || c.Subjects[0] != b.prefix(n)+">" || c.AllowRollup {
 		return fmt.Errorf("%w: stream %s is configured so that it could lose or hide envelopes", bus.ErrRefused, c.Name)
 	}
-	if b.cfg.MaxBytes != 0 && c.MaxBytes != b.cfg.MaxBytes {
-		c.MaxBytes = b.cfg.MaxBytes
+	losses := strconv.Itoa(want.Losses)
+	lost := want.Losses > 0 && b.server != nil && c.Metadata[metaLosses] != losses
+	if lost {
+		c.Metadata[metaLosses] = losses
+	}
+	if lost || b.cfg.MaxBytes != 0 && c.MaxBytes != b.cfg.MaxBytes {
+		c.MaxBytes = cmp.Or(b.cfg.MaxBytes, c.MaxBytes)
 		if _, err := b.js.UpdateStream(ctx, c); err != nil {
-			return fmt.Errorf("set limit of stream %s: %w", c.Name, err)
+			return fmt.Errorf("update stream %s: %w", c.Name, err)
 		}
 	}
 	return nil

@@ -140,8 +140,16 @@ func (b *Bus) Ready() error {
 	if b.ctx.Err() != nil {
 		return bus.ErrClosed
 	}
+	if b.server != nil {
+		if err := b.server.ready(); err != nil {
+			return err
+		}
+	}
 	if why := b.cut.Load(); why != nil {
 		return fmt.Errorf("%w: cut off: %w", bus.ErrUnavailable, *why)
+	}
+	if b.full.now() {
+		return fmt.Errorf("%w: the last publish was refused", bus.ErrFull)
 	}
 	if damage := b.damage.Load(); damage != nil {
 		return *damage
@@ -152,6 +160,9 @@ func (b *Bus) Ready() error {
 // unavailable is what becomes of a call that gave up: the reason of a lost
 // connection says more than the end of a wait.
 func (b *Bus) unavailable(what string, err error) error {
+	if b.server != nil {
+		err = cmp.Or(b.server.ready(), err)
+	}
 	if why := b.cut.Load(); why != nil {
 		return fmt.Errorf("%w: %s: cut off: %w", bus.ErrUnavailable, what, *why)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -40,6 +41,11 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	if err := b.ready(ctx); err != nil {
 		return bus.Ack{}, err
 	}
+	if b.server != nil {
+		if err := b.server.ready(); errors.Is(err, bus.ErrFull) {
+			return bus.Ack{}, err
+		}
+	}
 	select {
 	case b.slots <- struct{}{}:
 		defer func() { <-b.slots }()
@@ -57,8 +63,26 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 		ack, err = b.publishOnce(ctx, p)
 		return err
 	})
+	b.full.note(err)
 	return ack, err
 }
+
+// A fullness remembers that the log refused an entry for want of room.
+type fullness struct{ since atomic.Int64 }
+
+// fullFor is how long a refusal counts, where nothing is published after it.
+const fullFor = 10 * time.Second
+
+func (f *fullness) note(err error) {
+	switch {
+	case errors.Is(err, bus.ErrFull):
+		f.since.Store(time.Now().UnixNano())
+	case err == nil && f.since.Load() != 0:
+		f.since.Store(0)
+	}
+}
+
+func (f *fullness) now() bool { return time.Since(time.Unix(0, f.since.Load())) < fullFor }
 
 type publication struct {
 	topic   bus.Topic

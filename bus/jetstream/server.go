@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -40,12 +41,15 @@ type embedded struct {
 
 	mu   sync.Mutex
 	refs int
-	port int // where it listens, once it does
-	srv  *server.Server
+	port int            // where it listens, once it does
+	srv  *server.Server // watch alone replaces it
 
-	mark    files.Mark // of what keepMark has seen; its own while it runs
-	marking chan struct{}
-	marked  sync.WaitGroup
+	failed   atomic.Bool           // the server met an error of the disk, and has to be started again
+	why      atomic.Pointer[error] // see ready
+	mark     files.Mark            // watch's own, while that runs
+	accepted bool                  // a loss was, which the streams' metadata is yet to say
+	stop     context.CancelFunc    // ends watch
+	watching sync.WaitGroup
 }
 
 // startServer starts a server that nobody reaches from outside yet: see accept.
@@ -78,8 +82,8 @@ func startServer(ctx context.Context, cfg Config) (*embedded, error) {
 		return nil, err
 	}
 	e.srv = srv
-	e.marking = make(chan struct{})
-	e.marked.Go(func() { e.keepMark(e.marking) })
+	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	e.watching.Go(func() { e.watch(ctx) })
 	return e, nil
 }
 
@@ -144,7 +148,10 @@ func (e *embedded) options() *server.Options {
 	host, port, _ := net.SplitHostPort(e.cfg.Listen) // startServer has tried it
 	opts.Host = host
 	opts.Port, _ = net.LookupPort("tcp", port)
-	if opts.Port = cmp.Or(e.port, opts.Port); opts.Port == 0 {
+	e.mu.Lock()
+	opts.Port = cmp.Or(e.port, opts.Port)
+	e.mu.Unlock()
+	if opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT
 	}
 	if e.cfg.Credentials.TLS != nil {
@@ -169,7 +176,7 @@ func (e *embedded) launch(ctx context.Context, ended func()) (*server.Server, er
 		return nil, fmt.Errorf("jetstream: make server: %w", err)
 	}
 	fatal := make(chan string, 1)
-	srv.SetLoggerV2(serverLog{e.cfg.Logger, fatal}, false, false, false)
+	srv.SetLoggerV2(serverLog{e.cfg.Logger, fatal, e.writeFailed}, false, false, false)
 	started := make(chan struct{})
 	go func() {
 		defer close(started)
@@ -233,7 +240,7 @@ func (e *embedded) url() string {
 }
 
 func (e *embedded) dialOptions() []nats.Option {
-	opts := []nats.Option{nats.InProcessServer(e.srv)}
+	opts := []nats.Option{nats.InProcessServer(e)}
 	if e.user != "" {
 		opts = append(opts, nats.UserInfo(e.user, e.password))
 	}
@@ -255,8 +262,8 @@ func (e *embedded) release() {
 	if !last {
 		return
 	}
-	close(e.marking)
-	e.marked.Wait()
+	e.stop()
+	e.watching.Wait()
 	e.srv.Shutdown()
 	e.srv.WaitForShutdown()
 	if err := e.sealMark(); err != nil {
@@ -265,19 +272,24 @@ func (e *embedded) release() {
 	e.lock.Close()
 }
 
-// serverLog gives the server's lines to a slog.Logger, and the reason why it
-// cannot go on to fatal. The server writes nothing of a message's body unless it
+// serverLog gives the server's lines to a slog.Logger, the reason why it cannot go
+// on to fatal, and its errors to failed. The server writes nothing of a message's body unless it
 // traces, which is off.
 type serverLog struct {
-	log   *slog.Logger
-	fatal chan<- string
+	log    *slog.Logger
+	fatal  chan<- string
+	failed func(format string, v []any)
 }
 
 func (l serverLog) Noticef(format string, v ...any) { l.write(l.log.Debug, format, v) }
 func (l serverLog) Warnf(format string, v ...any)   { l.write(l.log.Warn, format, v) }
-func (l serverLog) Errorf(format string, v ...any)  { l.write(l.log.Error, format, v) }
 func (l serverLog) Debugf(string, ...any)           {}
 func (l serverLog) Tracef(string, ...any)           {}
+
+func (l serverLog) Errorf(format string, v ...any) {
+	l.write(l.log.Error, format, v)
+	l.failed(format, v)
+}
 
 func (l serverLog) Fatalf(format string, v ...any) {
 	l.write(l.log.Error, format, v)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type tail struct {
 
 	// used by run alone
 	incarnation string
+	losses      string
 	newest      time.Time // the log's time of the envelope at position; zero where not known
 }
 
@@ -73,6 +75,9 @@ func (t *tail) start(ctx context.Context) error {
 		return nil
 	}
 	t.incarnation = t.bus.Info().Incarnation
+	if losses := t.bus.Info().Losses; losses > 0 {
+		t.losses = strconv.Itoa(losses)
+	}
 	state, err := t.bus.state(ctx, t.shard)
 	if err != nil {
 		return err
@@ -152,6 +157,9 @@ func (t *tail) session() error {
 			Payload: m.Data(),
 		}
 		e.Topic, _ = t.bus.topic(t.shard, m.Subject())
+		if t.bus.damage.Load() != nil {
+			t.bus.damage.Store(nil) // it was the way here that spoilt it
+		}
 		t.dispatch(e)
 		t.newest = e.Time
 	}
@@ -200,6 +208,12 @@ func (t *tail) check(ctx context.Context, info *jetstream.StreamInfo) error {
 		}
 		t.incarnation = incarnation
 		t.rolledBack(info.State, "another incarnation")
+	case info.Config.Metadata[metaLosses] != t.losses:
+		if err := t.bus.adopt(ctx); err != nil {
+			return err
+		}
+		t.losses = info.Config.Metadata[metaLosses]
+		t.rolledBack(info.State, "entries were lost")
 	case end < position:
 		t.rolledBack(info.State, "it ends earlier")
 	case !t.newest.IsZero():

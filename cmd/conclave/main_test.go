@@ -118,7 +118,7 @@ func TestCommandLine(t *testing.T) {
 
 // TestHelp proves that the help of every command shows an example.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "demo", "serve", "chat", "bench", "bench fanout", "bench form", "bench commit", "bench idle", "bench mixed"} {
+	for _, command := range []string{"", "demo", "serve", "chat", "bench", "bench fanout", "bench form", "bench commit", "bench idle", "bench mixed", "log", "log check"} {
 		out, _, err := output(t, "", append(strings.Fields(command), "--help")...)
 		if err != nil || !strings.Contains(out, "Examples:\n  conclave "+command) {
 			t.Errorf("%q --help: %v\n%s", command, err, out)

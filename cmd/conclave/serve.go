@@ -25,6 +25,7 @@ type serveOptions struct {
 	nats               string
 	user, passwordFile string
 	replicas, shards   int
+	acceptLoss         bool
 	http               string
 	rpc                []string
 	node               nodeOptions
@@ -71,6 +72,7 @@ On SIGTERM it finishes the requests at work, and stops.`,
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password")
 	f.IntVar(&o.replicas, "replicas", 0, "copies of the log on a cluster, when it is created (default 1)")
 	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
+	f.BoolVar(&o.acceptLoss, "accept-loss", false, "open a damaged log under --dir with what is left of it; every host is told: see conclave log check")
 	f.StringVar(&o.http, "http", "", "host:port for /livez, /readyz and /metrics (default: none)")
 	f.StringArrayVar(&o.rpc, "rpc", nil, "CHAIN=URL of a JSON-RPC endpoint to ask smart contract wallets of that chain, again for each")
 	o.node.flags(cmd)
@@ -87,13 +89,16 @@ func (o serveOptions) busConfig(c *console) (jetstream.Config, error) {
 		return jetstream.Config{}, usagef("--dir and --nats exclude each other: the log lies in one of them")
 	case o.nats != "" && o.listen != "":
 		return jetstream.Config{}, usagef("--listen belongs to --dir: servers at --nats listen by themselves")
+	case o.nats != "" && o.acceptLoss:
+		return jetstream.Config{}, usagef("--accept-loss belongs to --dir: servers at --nats keep the log by themselves")
 	case o.nats == "" && o.replicas > 1:
 		return jetstream.Config{}, usagef("--replicas belongs to --nats: one server keeps one copy")
 	}
 	config := jetstream.Config{
 		Dir: busDir(o.dir), URL: o.nats, Listen: o.listen, Replicas: o.replicas, Shards: o.shards,
-		Wait:   true,
-		Logger: c.log,
+		AcceptLoss: o.acceptLoss,
+		Wait:       true,
+		Logger:     c.log,
 	}
 	var err error
 	if config.Credentials, err = credentials(o.user, o.passwordFile); err == nil && o.dir != "" && o.user != "" {
@@ -183,6 +188,9 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		at = b.ClientURL()
 	}
 	info := b.Info()
+	if info.Losses > 0 {
+		fmt.Fprintf(c.err, "warning: entries are missing in the log: a loss was accepted (times: %d)\n", info.Losses)
+	}
 	fmt.Fprintf(c.out, "serving at %s, %d shards, log %.16s\n", at, info.Shards, info.Incarnation)
 	<-ctx.Done()
 	ready.ask(func() error { return errDraining })
@@ -195,6 +203,8 @@ func explainBus(ctx context.Context, o serveOptions, err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrConfig):
 		return usageError{err}
+	case errors.Is(err, bus.ErrDamaged) && o.dir != "":
+		return fmt.Errorf("%w: conclave log check tells all, --accept-loss does it", err)
 	case errors.Is(err, bus.ErrUnavailable) && o.nats != "":
 		return fmt.Errorf("no NATS server answers at %s: start one there, or give --dir: %w", o.nats, err)
 	case ctx.Err() != nil:

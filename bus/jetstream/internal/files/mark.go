@@ -113,8 +113,7 @@ func walk(root string, f func(path, name string, size int64) error) error {
 	return nil
 }
 
-// Compare returns what streams lack of what a mark says, and removes what is
-// derived and not as the mark has it: the server makes it anew.
+// Compare returns what streams lack of what a mark says.
 func Compare(root string, m Mark, streams []Stream) ([]Fault, error) {
 	var faults []Fault
 	ends := map[string]uint64{}
@@ -132,8 +131,27 @@ func Compare(root string, m Mark, streams []Stream) ([]Fault, error) {
 		}
 	}
 	sizes := map[string]int64{}
-	err := walk(root, func(path, name string, size int64) error {
+	err := walk(root, func(_, name string, size int64) error {
 		sizes[name] = size
+		return nil
+	})
+	for name, size := range m.Files {
+		stream, _, _ := strings.Cut(name, "/")
+		switch now, there := sizes[name]; {
+		case !strings.HasSuffix(name, blockSuffix) || there && now == size:
+		case there:
+			faults = append(faults, Fault{Stream: stream, File: name, At: min(now, size), What: fmt.Sprintf("the file has %d bytes, and had %d", now, size)})
+		default:
+			faults = append(faults, Fault{Stream: stream, File: name, What: "the file is gone"})
+		}
+	}
+	return faults, err
+}
+
+// DropDerived removes what is derived and not as a mark has it: the server makes
+// it anew.
+func DropDerived(root string, m Mark) error {
+	return walk(root, func(path, name string, _ int64) error {
 		if filepath.Base(name) != derivedFile {
 			return nil
 		}
@@ -143,15 +161,4 @@ func Compare(root string, m Mark, streams []Stream) ([]Fault, error) {
 		}
 		return err
 	})
-	for name, size := range m.Files {
-		stream, _, _ := strings.Cut(name, "/")
-		if now, there := sizes[name]; !strings.HasSuffix(name, blockSuffix) || there && now == size {
-			continue
-		} else if there {
-			faults = append(faults, Fault{Stream: stream, File: name, At: min(now, size), What: fmt.Sprintf("the file has %d bytes, and had %d", now, size)})
-		} else {
-			faults = append(faults, Fault{Stream: stream, File: name, What: "the file is gone"})
-		}
-	}
-	return faults, err
 }
