@@ -104,7 +104,7 @@ func (e *embedded) repair(ctx context.Context, r LogReport) (LogReport, error) {
 	if err := files.Repair(e.cfg.Dir, aside, r.mark, r.Streams); err != nil {
 		return r, fmt.Errorf("jetstream: %w", err)
 	}
-	e.accepted = true
+	e.accepted.Store(true)
 	streams, err := files.Check(ctx, e.cfg.Dir, false)
 	return LogReport{Streams: streams}, err
 }

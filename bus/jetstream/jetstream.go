@@ -199,7 +199,7 @@ func (b *Bus) adopt(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b.server != nil && b.server.accepted {
+		if b.server != nil && b.server.accepted.Load() {
 			info.Losses++
 		}
 		b.replicated.Store(first.Config.Replicas > 1)
@@ -209,7 +209,7 @@ func (b *Bus) adopt(ctx context.Context) error {
 			}
 		}
 		if b.server != nil {
-			b.server.accepted = false
+			b.server.accepted.Store(false)
 		}
 		b.info.Store(&info)
 		return nil

@@ -47,7 +47,7 @@ type embedded struct {
 	failed   atomic.Bool           // the server met an error of the disk, and has to be started again
 	why      atomic.Pointer[error] // see ready
 	mark     files.Mark            // watch's own, while that runs
-	accepted bool                  // a loss was, which the streams' metadata is yet to say
+	accepted atomic.Bool           // a loss was, which the streams' metadata is yet to say
 	stop     context.CancelFunc    // ends watch
 	watching sync.WaitGroup
 }
