@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"crypto/sha256"
+
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/mls"
 	"github.com/conclave-chat/conclave/persistence"
@@ -26,7 +28,7 @@ const (
 	plantHalf            // a wish is declined and done all the same
 	plantHole            // a feed with holes is taken for the log
 	plantTorn            // a read of two topics is not one cut
-	plantDeaf            // the loss of entries is not told to everybody
+	plantOnce            // what was sealed once more for newcomers does not come to them
 	plantBlank           // a row that cannot be read is taken for none
 )
 
@@ -51,11 +53,13 @@ func (p plant) durability(d persistence.Durability) persistence.Durability {
 
 // deliveries is what a host with the bug delivers.
 func (p plant) deliveries(s *seat, items []group.Delivered) []group.Delivered {
-	if s.calm || s.host.index != 0 || len(items) < 2 {
+	if p != plantOnce && (s.calm || s.host.index != 0 || len(items) < 2) {
 		return items
 	}
 	swap := p == plantSwap || p == plantFork && items[0].Commit && items[1].Commit
 	switch {
+	case p == plantOnce:
+		items = s.truth.firstCopies(s, items)
 	case p == plantGap:
 		items = items[1:]
 		items[0].After = 0
@@ -64,6 +68,25 @@ func (p plant) deliveries(s *seat, items []group.Delivered) []group.Delivered {
 		items[0].Message, items[1].Message = items[1].Message, items[0].Message
 	}
 	return items
+}
+
+// firstCopies leaves out what carries a message that stands in the log already,
+// sealed before this member came.
+func (g *truth) firstCopies(s *seat, items []group.Delivered) (kept []group.Delivered) {
+	came := uint64(g.since(s, int(s.replica.Epoch())))
+	old := map[group.MessageID]bool{}
+	for _, e := range g.log() {
+		if sealed := g.envelopeOf(e.Payload); sealed != nil && !sealed.commit && sealed.epoch < came {
+			old[sealed.message] = true
+		}
+	}
+	for _, d := range items {
+		d.After = 0
+		if sealed := g.sent[sha256.Sum256(d.Data)]; sealed == nil || !old[sealed.message] {
+			kept = append(kept, d)
+		}
+	}
+	return kept
 }
 
 // leaked is what somebody holds with the bug's help.

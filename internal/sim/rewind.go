@@ -71,9 +71,6 @@ func (s *seat) damage() bool {
 		h.backup = nil // one from before would not know of it
 	}
 	for _, h := range s.homes {
-		if s.plant == plantDeaf && h.host.index != 0 {
-			continue
-		}
 		h.seats[s.truth.index].toldOf(to)
 		h.seats[s.truth.index].reading = nil
 	}

@@ -330,10 +330,8 @@ func (g *truth) newcomers(lists map[*seat][]entry) {
 // histories: I3 and I4. What everybody has stored is what the log holds for it.
 func (g *truth) histories() {
 	expected := g.expected()
-	if g.has(faultUnread) {
-		g.newcomers(expected)
-	}
 	changes := map[uint64]string{}
+	lists := map[*seat][]entry{}
 	for _, s := range g.seats() {
 		if s.replica == nil || g.lame(s) != "" {
 			continue
@@ -342,16 +340,20 @@ func (g *truth) histories() {
 		if err != nil {
 			g.fail("I3", "%s: %v", s.name, err)
 		}
-		var got []entry
 		for _, m := range history {
 			if m.Kind == group.ApplicationMessage {
-				got = append(got, entry{m.Position.ID, m.ID})
+				lists[s] = append(lists[s], entry{m.Position.ID, m.ID})
 			} else if !g.hadRewind() {
 				g.transcript(s, changes, m)
 			}
 		}
-		g.counters["deliveries"] += len(got)
-		g.compareHistories(s, got, expected[s])
+		g.counters["deliveries"] += len(lists[s])
+	}
+	g.newcomers(lists)
+	for _, s := range g.seats() {
+		if s.replica != nil && g.lame(s) == "" {
+			g.compareHistories(s, lists[s], expected[s])
+		}
 	}
 }
 
