@@ -166,7 +166,9 @@ func (s *System) SyncGroups(ctx context.Context, in InstallationID) error {
 const syncsAtOnce = 16
 
 func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last bus.ID) error {
-	if _, live := s.names.Live(groupName(in, id)); !live {
+	name := groupName(in, id)
+	_, compared := s.compared.Load(name)
+	if _, live := s.names.Live(name); !live && compared {
 		rows, err := s.Rows(ctx, in, id)
 		if err != nil {
 			return err
@@ -175,7 +177,10 @@ func (s *System) syncAt(ctx context.Context, in InstallationID, id GroupID, last
 			return err
 		}
 	}
-	_, err := s.try(ctx, groupName(in, id), syncAt{last})
+	_, err := s.try(ctx, name, syncAt{last})
+	if err == nil {
+		s.compared.Store(name, true)
+	}
 	return err
 }
 

@@ -37,6 +37,9 @@ func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
 	for _, e := range fx.Emit {
 		a.emit(e)
 	}
+	if fx.Back != nil {
+		return a.rewound(ctx, bus.ID(*fx.Back))
+	}
 	a.settle() // an intent may be over without an event
 	return nil
 }

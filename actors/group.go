@@ -181,7 +181,7 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 	case syncNow:
 		return a.sync(ctx)
 	case syncAt:
-		if bus.ID(a.replica.Cursor()) != m.last || a.log.running() || a.wanted() {
+		if bus.ID(a.replica.Cursor()) != m.last || a.replica.ReadFrom() != a.replica.Cursor() || a.log.running() || a.wanted() {
 			return a.sync(ctx)
 		}
 		return nil
@@ -289,6 +289,9 @@ func merge(a, b group.Effects) group.Effects {
 	a.Fetch = append(a.Fetch, b.Fetch...)
 	a.Emit = append(a.Emit, b.Emit...)
 	a.Read = max(a.Read, b.Read)
+	if b.Back != nil {
+		a.Back = b.Back
+	}
 	return a
 }
 
@@ -445,8 +448,8 @@ func (a *groupActor) read(ctx *engine.Context) {
 // begin begins a read, beside the mailbox. The pages come back as news, then
 // logRead. Unless it is known that there is news, it first asks whether there is.
 func (a *groupActor) begin(ctx *engine.Context) {
-	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.Cursor()), a.log.since, a.log.wanted}
-	ask := !a.log.news && !a.wanted()
+	r := logReader{a.sys, a, ctx.Self(), a.id, bus.ID(a.replica.ReadFrom()), a.log.since, a.log.wanted}
+	ask := !a.log.news && !a.wanted() && r.after == bus.ID(a.replica.Cursor()) // what was read is compared once
 	a.log.news = false
 	a.sys.beside(func(c context.Context) {
 		if ask && r.unchanged(c) {
@@ -517,7 +520,7 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	commits, _ := topicsOf(a.id)
 	since, beyond := a.sys.feed.caughtUp(ctx.Self().Name(), commits, m.end)
 	if !m.unchanged {
-		if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark}); err != nil {
+		if err := a.step(ctx, group.CaughtUp{End: uint64(m.end), Mark: m.mark, Now: a.sys.cfg.Now()}); err != nil {
 			return err
 		}
 	}

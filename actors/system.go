@@ -132,6 +132,7 @@ type System struct {
 	sightings  *sightings
 	sweeper    sweeper
 	commitLogs commitLogs
+	compared   sync.Map // by actor name: groups that have compared what they read with the log since the host was opened
 	restarts   atomic.Uint64
 	unscrape   func()
 

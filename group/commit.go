@@ -17,12 +17,7 @@ func (s *step) foreignCommit(d Delivered, hash [32]byte, c *mls.StagedCommit) er
 // like anybody's. The intent holds the private part, since nobody decrypts its
 // own message.
 func (s *step) echoCommit(d Delivered, epoch uint64, it *intent) error {
-	switch {
-	case it.isReoffer(): // whoever lacked it has it now
-		s.reject(d, it.sealed.hash, errStaleCommit)
-		s.drop(it)
-		return nil
-	case epoch != s.group.Epoch():
+	if epoch != s.group.Epoch() {
 		s.recordFailed(d, CommitWrongEpoch)
 		s.reject(d, it.sealed.hash, errStaleCommit)
 		s.unseal(it)
@@ -85,7 +80,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		})
 	}
 	s.advance(d)
-	s.applied, s.commit = d.ID, hash
+	s.reach(c.Epoch(), milestone{at: d.ID, hash: hash}, own)
 	s.appliedAt = d.Time
 	if own != nil {
 		s.rotated = d.Time
@@ -118,6 +113,7 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 		s.emit(Deactivated{})
 		return
 	}
+	s.ahead = ahead{}
 	s.met(epochEntered, "") // whatever it was about, the group goes on and so do we
 	s.addStorageKey()
 	s.emit(EpochChanged{Epoch: next.Epoch()})
@@ -152,7 +148,6 @@ func (s *step) settle(d Delivered, own *intent) {
 
 // committed: the own commit is in. Newcomers are told where to read from.
 func (s *step) committed(d Delivered, it *intent) {
-	s.keep(it)
 	if len(it.sealed.joiners) == 0 {
 		s.accomplished(it)
 		return

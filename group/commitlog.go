@@ -284,12 +284,13 @@ func (s *step) attested(in Attested) error {
 		if forked != s.forked {
 			s.forked, s.dirt = forked, true
 			s.emit(ForkChanged{Forked: forked, Commit: in.Commit})
+			s.forkAttested(in.Commit)
 		}
 	}
 	return nil
 }
 
 // Forked reports whether the group's commit log says that the others are in
-// another epoch than this replica. Nothing else depends on it: only a new
-// welcome brings the member back.
+// another epoch than this replica. It reads again from its last commit and is
+// Apart; only a new welcome brings the member back.
 func (r *Replica) Forked() bool { return r.forked }

@@ -16,9 +16,13 @@ type Effects struct {
 	Send []Outbound
 
 	// Read, where not zero, asks for a read of the log: deliver everything
-	// above Cursor to its end as of now, in order, then answer CaughtUp with
+	// above ReadFrom to its end as of now, in order, then answer CaughtUp with
 	// this mark. What was queued before is delivered first or not at all.
 	Read uint64
+
+	// Back, where not nil, asks for Rewound with that End and the replica's rows:
+	// the log does not hold what was read of it, or it is to be read again.
+	Back *uint64
 
 	// Resolve asks for identity states that a delivery cannot be judged
 	// without; it waits for Resolved.

@@ -13,10 +13,13 @@ import (
 
 var writeStore = flag.String("write-store", "", "write testdata/stores/NAME.json as this version does")
 
-// A storedRow is one row of a golden store.
+// A storedRow is one row of a golden store; or an envelope of its group's log,
+// with which a replica compares what it has read.
 type storedRow struct {
 	Table              group.Table
 	Key, Value, Secret []byte
+	ID                 uint64      `json:",omitempty"` // of an envelope: its payload is the Value
+	Topic              group.Topic `json:",omitempty"`
 }
 
 // storyOfFormats is the life whose rows the golden stores are: a member that has
@@ -37,12 +40,17 @@ func TestStoredFormats(t *testing.T) {
 		var stored []storedRow
 		for table, rows := range w.homes["bob"].rows {
 			for key, value := range rows {
-				stored = append(stored, storedRow{table, []byte(key), value, nil})
+				stored = append(stored, storedRow{Table: table, Key: []byte(key), Value: value})
 			}
 		}
 		for table, rows := range w.bodies {
 			for key, row := range rows {
-				stored = append(stored, storedRow{table, []byte(key), row.Value, row.Secret})
+				stored = append(stored, storedRow{Table: table, Key: []byte(key), Value: row.Value, Secret: row.Secret})
+			}
+		}
+		for _, e := range w.log {
+			if e.topic != group.TopicWelcomes {
+				stored = append(stored, storedRow{Key: []byte(e.key), Value: e.payload, ID: e.id, Topic: e.topic})
 			}
 		}
 		b, err := json.Marshal(stored)
@@ -65,6 +73,10 @@ func TestStoredFormats(t *testing.T) {
 			w.must(json.Unmarshal(b, &stored))
 			bob := w.homes["bob"]
 			for _, r := range stored {
+				if r.ID != 0 {
+					w.log, w.lastID = append(w.log, entry{r.ID, w.now, r.Topic, string(r.Key), r.Value}), r.ID
+					continue
+				}
 				row := group.Row{Table: r.Table, Key: r.Key, Value: r.Value, Secret: r.Secret}
 				if r.Table.Shared() {
 					w.bodies.put(t, row)

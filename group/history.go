@@ -63,9 +63,10 @@ func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (
 		return m, err
 	}
 	if body == nil {
-		secret, ok := secrets[index.key.epoch]
+		epoch := storageEpoch(index.era, index.key.epoch)
+		secret, ok := secrets[epoch]
 		if !ok {
-			row, err := rows.Get(TableStorage, keyOf(index.key.epoch), nil)
+			row, err := rows.Get(TableStorage, keyOf(epoch), nil)
 			if err != nil {
 				return m, err
 			}
@@ -74,7 +75,7 @@ func readMessage(rows RowReader, secrets map[uint64][]byte, key, value []byte) (
 			if err := d.end(); err != nil {
 				return m, err
 			}
-			secrets[index.key.epoch] = secret
+			secrets[epoch] = secret
 		}
 		table, at := index.body()
 		if body, err = rows.Get(table, at, secret); err != nil {

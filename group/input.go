@@ -83,8 +83,8 @@ const (
 // News from the log.
 type (
 	// Delivered is one envelope of the group's topics. Envelopes come in the
-	// order of their IDs; one at or below the cursor is ignored, so delivering
-	// twice does no harm.
+	// order of their IDs; one at or below the cursor is compared with what was
+	// read before, so delivering twice does no harm.
 	Delivered struct {
 		ID   uint64
 		Time time.Time // the bus's
@@ -106,16 +106,18 @@ type (
 	// CaughtUp says that the log was read to its end after Effects.Read asked
 	// for it, and everything found was delivered.
 	CaughtUp struct {
-		End  uint64 // the newest ID that the log had
-		Mark uint64 // the Effects.Read that is answered
+		End  uint64    // the newest ID that the log had
+		Mark uint64    // the Effects.Read that is answered
+		Now  time.Time // messages are kept for a time; zero: they are kept for ever
 	}
 
 	// Attested says what the group's commit log has for a commit: see
 	// CommitLog.Judge.
 	Attested Applied
 
-	// Rewound says that the log went backwards: End is its newest ID now. Rows
-	// are the replica's, with all its effects saved: what is beyond the end is
+	// Rewound says that the log went backwards: End is its newest ID now, or the
+	// place that Effects.Back named. Rows are the replica's, with all its effects
+	// saved: what is beyond the end, and is not there when the log was read, is
 	// offered again from them. Nil offers nothing again. Outbounds that the
 	// host has not published yet are dropped: the replica sends them anew.
 	Rewound struct {

@@ -36,6 +36,7 @@ type intent struct {
 	// Of Sends.
 	message MessageID
 	again   bool // a second copy, of what its sender knows as Published: the log lost the first, or see owe
+	was     mark // the envelope that the log lost, and may yet have
 
 	// Sealed, Unsettled and Welcoming.
 	sealed    *sealed
@@ -248,10 +249,7 @@ func (s *step) published(in Published) error {
 	if it == nil {
 		return nil
 	}
-	switch it = s.change(it, func(it *intent) { it.acked = in.ID }); {
-	case it.isReoffer():
-		s.drop(it) // whoever lacks it can read it
-	case in.ID != 0 && in.ID <= s.cursor:
+	if it = s.change(it, func(it *intent) { it.acked = in.ID }); in.ID != 0 && in.ID <= s.cursor {
 		s.attempt(it, "read past without effect")
 		s.unsettle(it.id)
 	}
@@ -325,8 +323,8 @@ func (s *step) conflict(in Conflict) error {
 // caughtUpTo: the log was read. What was in flight before the read began and
 // did not turn up is not there.
 func (s *step) caughtUpTo(in CaughtUp) error {
-	if in.Mark < s.marks || s.waiting != nil {
-		return nil // an older read, or one that stopped at a delivery that waits
+	if in.Mark < s.marks || s.waiting != nil || s.check.failed || s.may().reads && !s.compareRest(in) {
+		return nil // an older read, or one that stopped at a delivery that waits, or of another log
 	}
 	s.caughtUp, s.reading = true, 0
 	if !s.may().reads {
@@ -334,6 +332,8 @@ func (s *step) caughtUpTo(in CaughtUp) error {
 	}
 	for _, it := range s.intents {
 		switch {
+		case it.isReoffer() && !s.isNext(it):
+			// The log has it, or does not have what was before it.
 		case it.state == stateUnsettled && it.mark <= in.Mark:
 			s.resend(it)
 		case it.state == stateSealed && it.acked != 0 && it.acked <= in.End:
@@ -347,7 +347,7 @@ func (s *step) caughtUpTo(in CaughtUp) error {
 // resend: the intent is not in the log.
 func (s *step) resend(it *intent) {
 	switch {
-	case it.attempts >= maxAttempts:
+	case it.attempts >= maxAttempts && !it.isReoffer():
 		err := ErrUnanswered
 		if it.reason != "no answer" {
 			err = ErrRefused

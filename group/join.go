@@ -190,12 +190,15 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		if !bytes.Equal(p.id, s.id) {
 			return errWrongGroup
 		}
-		// A removed member's group stands in the last epoch that it was in.
+		// A removed member's group stands in the last epoch that it was in. Where
+		// the log lost that, what is newer is told by the log's time.
+		newer := g.Epoch() > p.group.Epoch() || p.may().anyTurn && c.Created.After(p.created)
+		behind := c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor
 		switch {
-		case g.Epoch() <= p.group.Epoch():
-			return ErrStaleWelcome
-		case c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor:
+		case behind && (newer || p.may().anyTurn):
 			return ErrBehind
+		case !newer:
+			return ErrStaleWelcome
 		}
 	}
 	meta, err := s.decode(g.Extensions())
@@ -218,10 +221,11 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		return err
 	}
 	s.facts = facts{created: c.Created, addedBy: adder, welcome: c.WelcomeID}
-	s.cursor, s.lastCommit, s.applied = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
+	s.cursor, s.lastCommit, s.joined = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
+	s.chain.base = s.cursor
 	s.appliedAt = c.Created
 	if c.Previous != nil {
-		s.succeed(c.Previous)
+		s.succeed(c.Previous, g.Epoch())
 	}
 	key := welcomeKey(c.Created)
 	content := welcomeTranscript(adder, s.env.Inbox)
@@ -254,10 +258,20 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 // the old life's keys go, and what it wrote down of commits: it may have been
 // in an epoch without the others. Where it had read further than the welcome,
 // it could not follow what it read: that is read again.
-func (s *step) succeed(p *Replica) {
+func (s *step) succeed(p *Replica, epoch uint64) {
 	s.next, s.marks, s.rewinds, s.rejected = p.next, p.marks, p.rewinds, p.rejected
 	if s.cursor < p.cursor {
 		s.rewinds++
+	}
+	s.known = p.known
+	s.era = p.era
+	if epoch <= p.group.Epoch() {
+		s.era++
+	}
+	for _, m := range p.path {
+		if m.own != 0 {
+			s.delete(TableSealed, keyOf(m.own))
+		}
 	}
 	s.intents = slices.Clone(p.intents)
 	for _, it := range p.intents {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/conclave-chat/conclave/mls"
 )
@@ -45,6 +46,11 @@ func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 	if err := errors.Join(s.loadKeys(rows), s.loadCursor(rows), s.loadIntents(rows), s.loadStrays(rows), s.useAgain(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}
+	if s.lostFrom() >= 0 {
+		if err := s.loadRefused(rows); err != nil {
+			return nil, Effects{}, fmt.Errorf("group: load: %w", err)
+		}
+	}
 	if !s.group.Active() {
 		s.met(wasTakenOut, "") // where the rows are of a version that did not keep it
 	}
@@ -54,6 +60,9 @@ func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 		}
 	}
 	s.met(wasLoaded, "") // whatever it waited for is asked for again
+	if s.lostFrom() >= 0 {
+		s.met(commitsLost, "the log lost a commit, which was applied")
+	}
 	s.pauseBelow(s.meta)
 	if s.group.Active() {
 		s.read()
@@ -84,17 +93,29 @@ func (r *Replica) loadKeys(rows RowReader) error {
 // log has not lost since.
 func (r *Replica) loadCursor(rows RowReader) error {
 	var err error
+	r.known = map[mark]bool{}
+	saved := r.cursor
+	var links []link // read since the meta row was saved
 	scan := rows.ScanBack(TableMessage, nil, func(key, value []byte) bool {
 		var m index
 		if m, err = decodeIndex(key, value); err != nil {
 			return false
 		}
-		if m.rewinds == r.rewinds {
-			r.cursor = max(r.cursor, m.Position.ID)
-			return false
+		at := m.Position.ID
+		switch {
+		case m.rewinds == r.rewinds:
+			r.cursor = max(r.cursor, at)
+			if at > saved && m.mark != (mark{}) {
+				links = append(links, link{at, m.mark, m.Kind == ApplicationMessage})
+			}
+		case at > saved && m.Kind == ApplicationMessage:
+			r.known[m.mark] = true // the log lost it, and may have it again
 		}
-		return m.Position.ID > r.cursor
+		return at > saved
 	})
+	for _, l := range slices.Backward(links) {
+		r.chain.add(l, time.Time{})
+	}
 	return errors.Join(scan, err)
 }
 

@@ -2,7 +2,6 @@ package group
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -16,8 +15,10 @@ const pastEpochs = 3
 // delivered reads one envelope of the log.
 func (s *step) delivered(d Delivered) error {
 	switch {
-	case d.ID <= s.cursor || !s.may().reads:
-		return nil // read before; or not ours to read, or not yet
+	case !s.may().reads || s.check.failed:
+		return nil // not ours to read, not yet, or not before the log was gone back in
+	case !s.compare(d) || d.ID <= s.cursor:
+		return nil // read before
 	case s.waiting != nil:
 		return nil // the log is read again from the cursor when the wait is over
 	case d.After > s.cursor:
@@ -31,14 +32,15 @@ func (s *step) delivered(d Delivered) error {
 // applied, rejected with a reason, or waiting for an input that it names.
 func (s *step) receive(d Delivered) error {
 	m := d.Message
+	hash := hashOfDelivered(d)
+	s.hash = hash
 	if m == nil {
 		var err error
 		if m, err = s.env.Realm.Parse(d.Data); err != nil {
-			s.reject(d, sha256.Sum256(d.Data), fmt.Errorf("%w: %w", errUndecodable, err))
+			s.reject(d, hash, fmt.Errorf("%w: %w", errUndecodable, err))
 			return nil
 		}
 	}
-	hash := m.Hash()
 	switch {
 	case m.WireFormat() != mls.WirePrivateMessage:
 		s.reject(d, hash, errNotPrivate)
@@ -47,8 +49,16 @@ func (s *step) receive(d Delivered) error {
 		s.reject(d, hash, errWrongGroup)
 		return nil
 	}
-	if hash == s.commit {
-		s.offeredAgain(d)
+	if i := s.milestone(hash); i >= 0 {
+		s.commitAgain(d, i)
+		return nil
+	}
+	if m.Epoch() > s.logEpoch() {
+		s.beforeItsTime(d)
+		return nil
+	}
+	if s.known[markOf(hash)] {
+		s.messageAgain(d)
 		return nil
 	}
 	if it := s.outstanding(hash); it != nil {
@@ -105,8 +115,10 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 		}
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
 		err = errFutureEpoch
+		defer s.outrunBy(epoch.Got)
 	case errors.As(err, &epoch) && m.ContentType() == mls.ContentCommit:
 		err = errStaleCommit
+		s.rivalled(d, m)
 	case errors.Is(err, mls.ErrEpochTooOld):
 		err = errTooOld
 	default:
@@ -147,6 +159,9 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		return nil
 	}
+	if c.Epoch == s.Epoch() {
+		s.heardCompany()
+	}
 	id := NewMessageID(s.id, key, content)
 	if known, err := s.stored(id); err != nil {
 		return err
@@ -177,12 +192,13 @@ func (s *step) store(d Delivered, used usedKey, m Message) {
 	m.Status = StatusPublished
 	m.Position = positionOf(d.ID, m.ID)
 	key := m.Position.key()
-	secret := s.storageSecret(used.epoch)
+	secret := s.storageSecret(storageEpoch(s.era, used.epoch))
 	s.put(TableMessage, key, s.encodeIndex(m, used, secret == nil))
 	if secret != nil {
 		s.fx.Save = append(s.fx.Save, Row{Table: TableText, Key: m.Position.textKey(), Value: encodeBody(m), Secret: secret})
 	}
 	s.cursor = d.ID
+	s.chain.add(link{d.ID, markOf(s.hash), !d.Commit}, d.Time)
 	if d.Commit {
 		s.lastCommit, s.dirt = d.ID, true
 	}
@@ -192,6 +208,7 @@ func (s *step) store(d Delivered, used usedKey, m Message) {
 // advance reads past an envelope.
 func (s *step) advance(d Delivered) {
 	s.cursor, s.dirt = d.ID, true
+	s.chain.add(link{d.ID, markOf(s.hash), !d.Commit}, d.Time)
 	if d.Commit {
 		s.lastCommit = d.ID
 	}

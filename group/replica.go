@@ -94,15 +94,19 @@ type Replica struct {
 	meta  *Metadata  // of the current epoch
 	keys  []epochKey // storage secrets of the epochs that messages open in, oldest first
 
-	intents []*intent // in the order of the wishes; never changed in place
-	used    []uint64  // the envelopes whose keys TableUsed has; never changed in place
-	strays  []stray   // what intents gave up, and the log may have; never changed in place
+	intents []*intent     // in the order of the wishes; never changed in place
+	used    []uint64      // the envelopes whose keys TableUsed has; never changed in place
+	strays  []stray       // what intents gave up, and the log may have; never changed in place
+	known   map[mark]bool // envelopes of messages that the log lost, and may have again
+	rejects map[mark]bool // envelopes that were rejected, where that is asked
 
 	turns    uint64     // the turn of the message sealed last
 	tries    uint64     // publishes asked for since loading
 	caughtUp bool       // the log was read to its end since loading: sealing is safe
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
+	check    comparison // of the chain with the log
+	ahead    ahead      // what was read of epochs that are not reached
 	settled  bool       // what the waiting delivery asked for was looked up
 }
 
@@ -129,10 +133,11 @@ type position struct {
 	last       mls.Extensions // of a removed member: the group's metadata as the removal left it
 	putBack    time.Time      // the Env.PutBack that it knows of
 	heal       bool           // it has just learnt of it: a key update comes before anything is sent
-	applied    uint64         // ID of the last commit that was applied
-	commit     [32]byte       // its hash
-	kept       uint64         // the row with the last own commit's bytes; see rewind.go
-	keptAt     uint64         // its ID
+	joined     uint64         // ID from which this membership reads the log
+	path       []milestone    // the last commits that were applied, oldest first
+	chain      chain          // the last envelopes read
+	era        uint64         // times that a welcome led back to an older epoch
+	reread     uint64         // 1 + the epoch in which it last read again from its last commit
 	appliedAt  time.Time      // when the log had it, or had the welcome
 	rotated    time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
 	leaving    []string       // inboxes that asked to be removed, sorted
@@ -236,7 +241,8 @@ func (r *Replica) Group() *mls.Group { return r.group }
 type step struct {
 	Replica
 	fx   Effects
-	dirt bool // the meta row differs from the store's
+	hash [32]byte // of the envelope that is read
+	dirt bool     // the meta row differs from the store's
 }
 
 // Step advances the replica by one input. The host carries the effects out and

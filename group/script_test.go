@@ -252,19 +252,44 @@ var commands = map[string]func(*world, []string){
 	"forge": func(w *world, a []string) { w.homes[a[0]].forge(a[1:]) },
 	// alone NAME : shares nothing with those who are co-hosted
 	"alone": func(w *world, a []string) { w.homes[a[0]].alone = true },
-	// rewind ID : the log loses its tail, as after a restore
+	// rewind ID [NAME…] : the log loses its tail, as after a restore. All notice,
+	// or those who are named
 	"rewind": func(w *world, a []string) {
-		id, err := strconv.ParseUint(a[0], 10, 64)
-		w.must(err)
-		w.log = slices.DeleteFunc(w.log, func(e entry) bool { return e.id > id })
-		w.lastID = id
-		for _, name := range w.order {
+		names := a[1:]
+		if len(names) == 0 {
+			names = w.order
+		}
+		w.lose(a[0])
+		for _, name := range names {
 			if h := w.homes[name]; h.replica != nil {
-				h.welcome = min(h.welcome, id)
-				h.step(group.Rewound{End: id, Rows: h.reader()})
+				h.welcome = min(h.welcome, w.lastID)
+				h.step(group.Rewound{End: w.lastID, Rows: h.reader()})
 			}
 		}
 	},
+	// many NAME N : so many messages
+	"many": func(w *world, a []string) {
+		n, err := strconv.Atoi(a[1])
+		w.must(err)
+		for range n {
+			w.many++
+			w.homes[a[0]].step(group.Send{Content: fmt.Appendf(nil, "m%d", w.many), Now: w.tick()})
+		}
+	},
+	// count NAME… : how many messages each has, and whether any is there twice
+	"count": func(w *world, names []string) {
+		for _, n := range names {
+			list, err := group.History(w.homes[n].reader(), group.HistoryQuery{})
+			w.must(err)
+			ids := map[group.MessageID]bool{}
+			for _, m := range list {
+				ids[m.ID] = true
+			}
+			w.printf("%s has %d messages, %d of them twice", n, len(ids), len(list)-len(ids))
+		}
+	},
+	// lose ID : the log loses its tail, and nobody notices
+	"lose": func(w *world, a []string) { w.lose(a[0]) },
 	// steal NAME OTHER : open a welcome of OTHER's with the wrong keys
 	"steal": func(w *world, a []string) {
 		for _, e := range w.log {

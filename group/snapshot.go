@@ -14,10 +14,10 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 4 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing
+	metaFormat     = 5 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain
 	intentFormat   = 1
 	sealedFormat   = 1
-	indexFormat    = 2 // 1: the body, where it is shared, is in TableBody
+	indexFormat    = 3 // 1: the body, where it is shared, is in TableBody; 2 had no era and no mark of the envelope
 	bodyFormat     = 1
 	rejectedFormat = 1
 	storageFormat  = 1
@@ -88,7 +88,7 @@ func (s *step) addStorageKey() {
 	if err != nil {
 		return // a removed member; bodies are written inline
 	}
-	epoch := s.group.Epoch()
+	epoch := storageEpoch(s.era, s.group.Epoch())
 	s.keys = append(slices.Clone(s.keys), epochKey{epoch, secret})
 	if len(s.keys) > pastEpochs+1 {
 		s.keys = s.keys[len(s.keys)-pastEpochs-1:]
@@ -97,6 +97,10 @@ func (s *step) addStorageKey() {
 	w.raw(secret)
 	s.put(TableStorage, keyOf(epoch), w.b)
 }
+
+// storageEpoch numbers epochs for storage. Where the log lost an epoch and a
+// welcome led back to before it, the same number comes again.
+func storageEpoch(era, epoch uint64) uint64 { return era<<40 | epoch }
 
 // storageSecret returns the secret for bodies of an epoch; nil where it is not
 // known, and then a body is the member's own.
@@ -116,14 +120,11 @@ func (s *step) encodeMeta() []byte {
 	w.time(s.created)
 	w.string(s.addedBy)
 	w.uint(s.welcome)
-	for _, n := range []uint64{s.cursor, s.lastCommit, s.opened, s.next, s.marks, s.rewinds, s.rejected, s.applied} {
+	for _, n := range []uint64{s.cursor, s.lastCommit, s.opened, s.next, s.marks, s.rewinds, s.rejected, s.joined} {
 		w.uint(n)
 	}
 	w.uint(uint64(s.standing))
 	w.string(s.why)
-	w.raw(s.commit[:])
-	w.uint(s.kept)
-	w.uint(s.keptAt)
 	w.bool(s.heal)
 	w.time(s.rotated)
 	w.time(s.appliedAt)
@@ -154,6 +155,15 @@ func (s *step) encodeMeta() []byte {
 		w.uint(uint64(e.Type))
 		w.bytes(e.Data)
 	}
+	w.uint(s.era)
+	w.uint(s.reread)
+	w.uint(uint64(len(s.path)))
+	for _, m := range s.path {
+		w.uint(m.at)
+		w.raw(m.hash[:])
+		w.uint(m.own)
+	}
+	s.chain.encode(w)
 	return w.b
 }
 
@@ -163,7 +173,7 @@ func (r *Replica) decodeMeta(b []byte) error {
 	r.created = d.time()
 	r.addedBy = d.string()
 	r.welcome = d.uint()
-	for _, n := range []*uint64{&r.cursor, &r.lastCommit, &r.opened, &r.next, &r.marks, &r.rewinds, &r.rejected, &r.applied} {
+	for _, n := range []*uint64{&r.cursor, &r.lastCommit, &r.opened, &r.next, &r.marks, &r.rewinds, &r.rejected, &r.joined} {
 		*n = d.uint()
 	}
 	if format > 3 {
@@ -172,10 +182,8 @@ func (r *Replica) decodeMeta(b []byte) error {
 		}
 	}
 	r.why = d.string()
-	d.fixed(r.commit[:])
-	r.kept, r.keptAt = d.uint(), d.uint()
-	if format <= 3 {
-		r.standing = flagged(d.bool(), d.bool(), r.why)
+	if format <= 4 {
+		r.decodeLastCommit(d, format <= 3)
 	}
 	r.heal = d.bool()
 	if format == 1 {
@@ -210,7 +218,39 @@ func (r *Replica) decodeMeta(b []byte) error {
 			r.last = append(r.last, mls.Extension{Type: mls.ExtensionType(d.uint()), Data: slices.Clone(d.bytes())})
 		}
 	}
+	if format > 4 {
+		r.era, r.reread = d.uint(), d.uint()
+		for n := d.uint(); n > 0 && d.err == nil; n-- {
+			m := milestone{at: d.uint()}
+			d.fixed(m.hash[:])
+			m.own = d.uint()
+			r.path = append(r.path, m)
+		}
+		r.chain.decode(d)
+	}
 	return d.end()
+}
+
+// decodeLastCommit reads what older formats kept in the place of a path and a
+// chain, and the oldest in that of a standing. Nothing is known of what lies before the last commit, so the log is
+// never read from further back than that.
+func (r *Replica) decodeLastCommit(d *rowDecoder, flags bool) {
+	m := milestone{at: r.joined} // those formats had the last commit's ID there
+	d.fixed(m.hash[:])
+	kept, keptAt := d.uint(), d.uint()
+	if keptAt == m.at {
+		m.own = kept
+	}
+	if flags {
+		r.standing = flagged(d.bool(), d.bool(), r.why)
+	}
+	if m.hash != [32]byte{} {
+		if r.standing == Lost {
+			m.at = 0
+		}
+		r.path = []milestone{m}
+	}
+	r.chain.base = r.cursor
 }
 
 // flagged is the standing behind the flags of older formats. What a replica
@@ -239,6 +279,8 @@ func (s *step) encodeIndex(m Message, key usedKey, inline bool) []byte {
 	w.raw(m.ID[:])
 	w.uint(uint64(key.sender))
 	w.uint(uint64(key.generation))
+	w.uint(s.era)
+	w.raw(s.hash[:len(mark{})])
 	if inline {
 		w.raw(encodeBody(m))
 	}
@@ -251,6 +293,8 @@ type index struct {
 	rewinds uint64  // times the log had gone backwards when it was read
 	key     usedKey // of a message that another member sent
 	keyed   bool    // the row has more of its key than the epoch
+	era     uint64  // see storageEpoch
+	mark    mark    // of its envelope; zero where that is not known
 	inline  []byte  // the body, where it is not shared
 	table   Table   // of the body, where it is shared
 }
@@ -277,6 +321,10 @@ func decodeIndex(key, b []byte) (m index, err error) {
 	d.fixed(m.ID[:])
 	if m.keyed = format > 1; m.keyed {
 		m.key.sender, m.key.generation = mls.LeafIndex(d.uint()), uint32(d.uint())
+	}
+	if format > 2 {
+		m.era = d.uint()
+		d.fixed(m.mark[:])
 	}
 	if d.err == nil && len(d.b) > 0 {
 		m.inline = d.take(uint64(len(d.b)))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ type world struct {
 	realm   *mls.Realm
 	shared  group.Shared
 	out     strings.Builder
+	many    int // messages that "many" has sent
 }
 
 // An entry is one envelope of the log.
@@ -214,6 +216,14 @@ func (w *world) publish(topic group.Topic, key, payload []byte) entry {
 	return e
 }
 
+// lose takes what lies beyond an ID out of the log.
+func (w *world) lose(to string) {
+	id, err := strconv.ParseUint(to, 10, 64)
+	w.must(err)
+	w.log = slices.DeleteFunc(w.log, func(e entry) bool { return e.id > id })
+	w.lastID = id
+}
+
 // last is the newest ID on a topic.
 func (w *world) last(topic group.Topic, key []byte) uint64 {
 	for _, e := range slices.Backward(w.log) {
@@ -279,6 +289,16 @@ func (h *home) carry(fx group.Effects) {
 	for _, e := range fx.Emit {
 		h.tell(e)
 	}
+	if fx.Back != nil {
+		h.printf("%s: goes back to %d", h.name, *fx.Back)
+		h.rewound(*fx.Back)
+	}
+}
+
+// rewound tells the replica that the log ends at an ID.
+func (h *home) rewound(end uint64) {
+	h.outbox = slices.DeleteFunc(h.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
+	h.step(group.Rewound{End: end, Rows: h.reader()})
 }
 
 func (h *home) save(list []group.Row) {
@@ -488,18 +508,21 @@ func (h *home) readLog() {
 	mark := h.read
 	for again := true; again; {
 		again = false
+		after := h.replica.ReadFrom()
 		for _, e := range h.log {
-			if e.id <= h.replica.Cursor() || e.topic == group.TopicWelcomes || e.key != string(h.replica.ID()) {
+			if e.id <= after || e.topic == group.TopicWelcomes || e.key != string(h.replica.ID()) {
 				continue
 			}
-			h.step(delivery(e))
+			d := delivery(e)
+			d.After, after = after, e.id
+			h.step(d)
 			h.service()
 		}
 		if h.read > mark { // asked for while reading
 			mark, again = h.read, true
 		}
 	}
-	h.step(group.CaughtUp{End: h.lastID, Mark: mark})
+	h.step(group.CaughtUp{End: h.lastID, Mark: mark, Now: h.now})
 	h.service()
 }
 
@@ -594,13 +617,16 @@ func (w *world) sync(names []string) {
 }
 
 // agree checks what must hold after every step: who is in an epoch is in the
-// same one.
+// same one, but for those who say that the log has another.
 func (w *world) agree() {
 	authenticators := map[uint64][]byte{}
 	for _, name := range w.order {
 		r := w.homes[name].replica
 		if r == nil || !r.Active() {
 			continue
+		}
+		if st, _ := r.Standing(); st == group.Lost || st == group.Stranded {
+			continue // in an epoch that the log does not have
 		}
 		a := r.EpochAuthenticator()
 		if b, ok := authenticators[r.Epoch()]; ok && !bytes.Equal(a, b) {

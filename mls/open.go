@@ -164,6 +164,28 @@ func (g *Group) authenticate(e *epoch, m *privateMessage, from LeafIndex, plaint
 	return a, id, err
 }
 
+// Vouches reports whether a handshake message was sent by a member in a past epoch
+// that is live. Nothing is consumed, and whether it was valid is not asked.
+func (g *Group) Vouches(m *Message) bool {
+	if m.wire != WirePrivateMessage || !bytes.Equal(m.private.groupID, g.GroupID()) || m.private.epoch >= g.Epoch() {
+		return false
+	}
+	e := g.live(m.private.epoch)
+	if e == nil || e.secrets == nil {
+		return false
+	}
+	d, err := m.private.senderData(e.secrets)
+	if err != nil {
+		return false
+	}
+	_, plaintext, err := m.private.decrypt(e.ratchets, d)
+	if err != nil {
+		return false
+	}
+	_, _, err = g.authenticate(e, m.private, d.leaf, plaintext)
+	return err == nil
+}
+
 // withRatchets replaces the secret tree of a live epoch.
 func (g *Group) withRatchets(number uint64, ratchets secretTree) *Group {
 	next := *g

@@ -134,6 +134,11 @@ func (s *seat) carryRest(fx group.Effects) {
 	for _, e := range fx.Emit {
 		s.truth.told(s, e)
 	}
+	if fx.Back != nil {
+		s.tell("%s: goes back to %d", s.name, *fx.Back)
+		s.counters["gone back"]++
+		s.rewound, s.reading = fx.Back, nil
+	}
 }
 
 // save writes rows as one transaction.
@@ -311,6 +316,9 @@ func merge(a, b group.Effects) group.Effects {
 	a.Fetch = append(a.Fetch, b.Fetch...)
 	a.Emit = append(a.Emit, b.Emit...)
 	a.Read = max(a.Read, b.Read)
+	if b.Back != nil {
+		a.Back = b.Back
+	}
 	return a
 }
 
@@ -385,7 +393,7 @@ func (s *seat) read() bool {
 		// What timed out has arrived by now, or never will.
 		s.flush()
 		s.again = false
-		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.Cursor()}
+		s.reading = &reading{mark: s.mark, end: s.end(), after: s.replica.ReadFrom()}
 	}
 	r, limit := s.reading, 1+s.rand.IntN(8)
 	envelopes, err := s.readLog(r.after, limit)
@@ -410,7 +418,7 @@ func (s *seat) read() bool {
 	}
 	s.reading = nil
 	s.fed = max(s.fed, s.replica.Cursor())
-	s.input(group.CaughtUp{End: r.end, Mark: r.mark})
+	s.input(group.CaughtUp{End: r.end, Mark: r.mark, Now: s.now})
 	if s.mark > r.mark {
 		s.again = true
 	}
