@@ -215,6 +215,38 @@ func TestThreeRefusalsFail(t *testing.T) {
 	})
 }
 
+// A refusal says nothing of an earlier try of the same bytes that got no answer:
+// that one is in the log, and a Failed message never turns up.
+func TestRefusalAfterNoAnswer(t *testing.T) {
+	for _, refusal := range []error{bus.ErrTooLarge, bus.ErrRefused} {
+		inWorld(t, func(w *world) {
+			p := w.people(2)
+			id := w.group(p[0], p[1])
+			w.sync(p[1], id)
+			w.line.answering(func(topic bus.Topic) error {
+				if topic.Kind() == bus.GroupMessages {
+					w.line.refusing(func(topic bus.Topic) error {
+						if topic.Kind() == bus.GroupMessages {
+							return refusal
+						}
+						return nil
+					})
+					return bus.ErrUnavailable
+				}
+				return nil
+			})
+			message := w.send(p[0], id, "stored")
+			status, err := w.sys.AwaitMessage(w.ctx, p[0], id, message)
+			w.ok(err)
+			if status != group.StatusPublished {
+				t.Errorf("%v, and then %v: the message is %v", bus.ErrUnavailable, refusal, status)
+			}
+			w.sync(p[1], id)
+			w.reads(p[1], id, "stored")
+		})
+	}
+}
+
 // Welcomes are sent again until the bus has them all, over a crash of their
 // actor and of the host. faults.md C11.
 func TestWelcomesAreSentAgain(t *testing.T) {

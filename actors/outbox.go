@@ -120,6 +120,7 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 		return nil
 	}
 	var answer group.Input
+	unanswered := false // an earlier publish of these bytes may be stored, or may yet be
 	o.sys.persist(o.ctx, o.alarm, "bus does not take messages", func() error {
 		ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
 		defer cancel()
@@ -131,11 +132,16 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 			answer = group.Published{Intent: out.Intent, Try: out.Try, ID: uint64(ack.ID), Duplicate: ack.Duplicate}
 		case errors.Is(err, bus.ErrConflict):
 			answer = group.Conflict{Intent: out.Intent, Try: out.Try}
+		case errors.Is(err, bus.ErrFull):
+			return err
+		case unanswered && bus.NotStored(err):
+			answer = group.Unknown{Intent: out.Intent, Try: out.Try}
 		case errors.Is(err, bus.ErrTooLarge):
 			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error(), Final: true}
 		case errors.Is(err, bus.ErrRefused):
 			answer = group.Refused{Intent: out.Intent, Try: out.Try, Reason: err.Error()}
-		case errors.Is(err, bus.ErrFull), errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrDamaged), errors.Is(err, bus.ErrClosed):
+		case errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrDamaged), errors.Is(err, bus.ErrClosed):
+			unanswered = true
 			return err
 		default:
 			answer = group.Unknown{Intent: out.Intent, Try: out.Try}

@@ -242,6 +242,13 @@ var (
 	ErrRefused = errors.New("bus: refused")
 )
 
+// NotStored reports whether a Publish that ended with err has certainly stored
+// nothing and never will. Where the same bytes were tried before and got no
+// answer, it says nothing of that try.
+func NotStored(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRefused)
+}
+
 // Reading and connecting.
 var (
 	// ErrLogRolledBack: the log ends before a position that was read from it,

@@ -59,11 +59,18 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 		id: messageID(topic, payload), options: bus.Gather(opts),
 	}
 	var ack bus.Ack
+	var unanswered error // of an earlier try: it may be stored, or may yet be
 	err = b.retry(ctx, "publish", func(ctx context.Context) error {
 		ack, err = b.publishOnce(ctx, p)
+		if err != nil && !bus.NotStored(err) {
+			unanswered = err
+		}
 		return err
 	})
 	b.full.note(err)
+	if unanswered != nil && bus.NotStored(err) {
+		return bus.Ack{}, b.unavailable("publish", fmt.Errorf("%w; a repeat was answered: %v", unanswered, err))
+	}
 	return ack, err
 }
 
