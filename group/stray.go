@@ -246,8 +246,8 @@ func (s *step) missed(epoch uint64) bool {
 		return true
 	}
 	for _, leaf := range s.group.Members() {
-		if !had[string(leaf.SignatureKey)] {
-			return true
+		if !had[string(leaf.SignatureKey)] || s.wasRemoved(leaf.SignatureKey, epoch) {
+			return true // it came since, for the first time or again
 		}
 	}
 	return false
