@@ -15,7 +15,7 @@ demo: ## 400 installations, one group, a transcript, and a check of every store 
 test: ## the whole suite
 	go test ./...
 
-check: vet arch race chain vectors sim fuzz ## everything CI asks for, but interop
+check: vet arch race chain vectors sim fuzz chaos ## everything CI asks for, but interop
 
 vet: ## go vet, gofmt and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l .; exit 1; }
