@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/identity"
 )
 
 // A cache holds what was read of some topics. It answers only after it has
@@ -21,17 +23,23 @@ type cache[V any] struct {
 	// enough says that what was read of a topic's newest entry alone makes those
 	// before it of no interest; nil where all are of interest.
 	enough func(V) bool
+	// slow says that to read an entry may take as long as a chain does; nil where
+	// nothing does. At most cap(patience) requests wait at a time for such reads,
+	// their own or another's of the same topic. More are refused.
+	slow     func(V, bus.Envelope) bool
+	patience chan struct{}
 
 	mu          sync.Mutex
 	incarnation string
 	tails       map[bus.Topic]*tail[V]
 }
 
-// A tail is one topic as far as it was read.
+// A tail is one topic as far as it was read. Who has its turn reads on.
 type tail[V any] struct {
 	topic bus.Topic
+	turn  chan struct{} // one
+	slow  atomic.Bool   // whoever has the turn waits for a chain
 
-	mu    sync.Mutex
 	last  bus.ID // the newest entry that was read
 	value V
 }
@@ -57,7 +65,7 @@ func (c *cache[V]) tail(t bus.Topic) *tail[V] {
 		}
 		delete(c.tails, victim)
 	}
-	fresh := &tail[V]{topic: t}
+	fresh := &tail[V]{topic: t, turn: make(chan struct{}, 1)}
 	c.tails[t] = fresh
 	return fresh
 }
@@ -65,9 +73,41 @@ func (c *cache[V]) tail(t bus.Topic) *tail[V] {
 // readers is how many topics of one request are read at a time.
 const readers = 8
 
-// fresh returns the tails of the topics as the log has them now, in the order
-// asked. Two topics may be the same.
-func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]*tail[V], error) {
+// errChainsBusy: no verdict now.
+var errChainsBusy = fmt.Errorf("too many requests wait for chains: ask again: %w", identity.ErrNeedChain)
+
+// wait takes a place among those that wait for slow reads.
+func (c *cache[V]) wait() (done func(), err error) {
+	select {
+	case c.patience <- struct{}{}:
+		return func() { <-c.patience }, nil
+	default:
+		return nil, errChainsBusy
+	}
+}
+
+// take waits for a tail's turn, which give ends.
+func (c *cache[V]) take(ctx context.Context, t *tail[V]) error {
+	select {
+	case t.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	if t.slow.Load() {
+		done, err := c.wait()
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	return take(ctx, t.turn)
+}
+
+func (t *tail[V]) give() { <-t.turn }
+
+// fresh returns what the topics hold as the log has them now, in the order asked.
+// Two topics may be the same.
+func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]V, error) {
 	if len(topics) == 0 {
 		return nil, nil
 	}
@@ -75,24 +115,28 @@ func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]*tail[V], e
 	if err != nil {
 		return nil, fmt.Errorf("find the ends of %d topics: %w", len(topics), err)
 	}
-	tails := make([]*tail[V], len(topics))
+	values := make([]V, len(topics))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for i, t := range topics {
-		tails[i] = c.tail(t)
+		t := c.tail(t)
 		g.Go(func() error {
-			tails[i].mu.Lock()
-			defer tails[i].mu.Unlock()
-			return c.catchUp(ctx, tails[i], ends[i])
+			if err := c.take(ctx, t); err != nil {
+				return err
+			}
+			defer t.give()
+			err := c.catchUp(ctx, t, ends[i])
+			values[i] = t.value
+			return err
 		})
 	}
-	return tails, g.Wait()
+	return values, g.Wait()
 }
 
 // page is how many envelopes are read at a time.
 const page = 256
 
-// catchUp reads a tail up to end, the topic's newest ID. The tail is locked.
+// catchUp reads a tail up to end, the topic's newest ID. The caller has the tail's turn.
 func (c *cache[V]) catchUp(ctx context.Context, t *tail[V], end bus.ID) error {
 	if end < t.last { // old news, or the log forgot or lost something
 		now, err := c.bus.Last(ctx, t.topic)
@@ -133,7 +177,7 @@ func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
 			return fmt.Errorf("read topic: %w", err)
 		}
 		for _, e := range envelopes {
-			if err := c.read(ctx, &t.value, e); err != nil {
+			if err := c.readEntry(ctx, t, e); err != nil {
 				return err
 			}
 			t.last = e.ID
@@ -145,14 +189,20 @@ func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
 	return nil
 }
 
+func (c *cache[V]) readEntry(ctx context.Context, t *tail[V], e bus.Envelope) error {
+	if c.slow != nil && c.slow(t.value, e) {
+		done, err := c.wait()
+		if err != nil {
+			return err
+		}
+		defer done()
+		t.slow.Store(true)
+		defer t.slow.Store(false)
+	}
+	return c.read(ctx, &t.value, e)
+}
+
 func (t *tail[V]) forget() {
 	var none V
 	t.value, t.last = none, 0
-}
-
-// view calls f with the tail's value.
-func (t *tail[V]) view(f func(V)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	f(t.value)
 }

@@ -91,7 +91,7 @@ func commitLogEntry(e bus.Envelope) (*contents.CommitLogEntry, bool) {
 // readers expect repeats beyond it. Its errors have the codes invalid, exhausted
 // and unavailable.
 func (n *Node) BatchPublishCommitLog(ctx context.Context, request *mlsapi.BatchPublishCommitLogRequest) (*emptypb.Empty, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.BatchPublishCommitLogRequest) (*emptypb.Empty, error) {
+	return answer(ctx, n, commitLogWork, request, func(ctx context.Context, request *mlsapi.BatchPublishCommitLogRequest) (*emptypb.Empty, error) {
 		publications, err := admitAll(ctx, n, request.GetRequests(), maxCommitLogPublish, encodeCommitLogEntry)
 		if err != nil {
 			return nil, err
@@ -110,7 +110,7 @@ func (n *Node) BatchPublishCommitLog(ctx context.Context, request *mlsapi.BatchP
 // QueryGroupMessages, but ascending also where no direction is named; asking for
 // a descending one is invalid, and on XMTP's node an internal error.
 func (n *Node) BatchQueryCommitLog(ctx context.Context, request *mlsapi.BatchQueryCommitLogRequest) (*mlsapi.BatchQueryCommitLogResponse, error) {
-	return answer(ctx, n, request, n.queryCommitLogs)
+	return answer(ctx, n, commitLogWork, request, n.queryCommitLogs)
 }
 
 func (n *Node) queryCommitLogs(ctx context.Context, request *mlsapi.BatchQueryCommitLogRequest) (*mlsapi.BatchQueryCommitLogResponse, error) {

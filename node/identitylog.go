@@ -52,6 +52,41 @@ func (n *Node) newCandidate(ctx context.Context, update *associations.IdentityUp
 	return &candidate{b, sha256.Sum256(b), update, verified}, nil
 }
 
+// workOf is the class of a request to append an update.
+func workOf(u *associations.IdentityUpdate) class {
+	if signedByContract(u) {
+		return chainWork
+	}
+	return updateWork
+}
+
+// signedByContract reports whether an update has a signature that a chain is
+// asked about.
+func signedByContract(u *associations.IdentityUpdate) bool {
+	return slices.ContainsFunc(u.GetActions(), func(a *associations.IdentityAction) bool {
+		for _, s := range []*associations.Signature{
+			a.GetCreateInbox().GetInitialIdentifierSignature(),
+			a.GetAdd().GetExistingMemberSignature(), a.GetAdd().GetNewMemberSignature(),
+			a.GetRevoke().GetRecoveryIdentifierSignature(),
+			a.GetChangeRecoveryAddress().GetExistingRecoveryIdentifierSignature(),
+		} {
+			if s.GetErc_6492() != nil {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// asksChain reports whether reading an entry into its log asks a chain.
+func asksChain(l inboxLog, e bus.Envelope) bool {
+	if l.own != nil && bytes.Equal(l.own.bytes, e.Payload) {
+		return false
+	}
+	update, err := identity.Decode(e.Payload)
+	return err == nil && signedByContract(update)
+}
+
 // inTime asks no chain for a request that is over: an update, or a log, may name
 // a hundred contracts.
 type inTime struct {
@@ -149,7 +184,7 @@ const maxUpdate = 24 << 10
 // PublishIdentityUpdate appends a signed update to its inbox's log. The same
 // update again is no error, and appends nothing.
 func (n *Node) PublishIdentityUpdate(ctx context.Context, request *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
-	return answer(ctx, n, request, n.publishUpdate)
+	return answer(ctx, n, workOf(request.GetIdentityUpdate()), request, n.publishUpdate)
 }
 
 func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishIdentityUpdateRequest) (*identityapi.PublishIdentityUpdateResponse, error) {
@@ -178,8 +213,10 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 		return nil, err
 	}
 	t := n.inboxes.tail(topic)
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if err := n.inboxes.take(ctx, t); err != nil {
+		return nil, err
+	}
+	defer t.give()
 	if err := n.appendUpdate(ctx, t, c); err != nil {
 		return nil, err
 	}
@@ -190,8 +227,8 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 // judged anew.
 const attempts = 8
 
-// appendUpdate brings a candidate into the log, exactly once. The tail is locked,
-// which orders the writers of this node; compare-and-set orders those of several,
+// appendUpdate brings a candidate into the log, exactly once. The caller has the
+// tail's turn, which orders the writers of this node; compare-and-set orders those of several,
 // and where the bus has none, the order of the log does: what it makes invalid is
 // passed over, and the next turn of the loop says why.
 func (n *Node) appendUpdate(ctx context.Context, t *tail[inboxLog], c *candidate) error {
@@ -263,7 +300,7 @@ func onlyRevokes(u *associations.IdentityUpdate) bool {
 // for, in the order asked. Where the answer would be over 16 MiB the error has the
 // code too_large; each log by itself is smaller.
 func (n *Node) GetIdentityUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
-	return answer(ctx, n, request, n.getUpdates)
+	return answer(ctx, n, lookUpWork, request, n.getUpdates)
 }
 
 func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
@@ -277,21 +314,19 @@ func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityU
 			return nil, err
 		}
 	}
-	tails, err := n.inboxes.fresh(ctx, topics)
+	logs, err := n.inboxes.fresh(ctx, topics)
 	if err != nil {
 		return nil, err
 	}
 	response, size := new(identityapi.GetIdentityUpdatesResponse), 0
 	for i, r := range request.GetRequests() {
 		answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: r.GetInboxId()}
-		tails[i].view(func(l inboxLog) {
-			for _, e := range l.entries {
-				if e.log.SequenceId > r.GetSequenceId() {
-					answer.Updates = append(answer.Updates, e.log)
-					size += e.size
-				}
+		for _, e := range logs[i].entries {
+			if e.log.SequenceId > r.GetSequenceId() {
+				answer.Updates = append(answer.Updates, e.log)
+				size += e.size
 			}
-		})
+		}
 		if size > maxPageBytes {
 			return nil, fmt.Errorf("%w: the logs of %d inboxes", errAnswerTooLarge, len(topics))
 		}

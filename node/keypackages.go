@@ -35,7 +35,7 @@ func (p newestPackage) found() bool { return p.bytes != nil }
 // not exist yet: real clients upload first and register then. Whether the inbox
 // has the installation is for those who add it to check, in the identity log.
 func (n *Node) UploadKeyPackage(ctx context.Context, request *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
+	return answer(ctx, n, packageWork, request, func(ctx context.Context, request *mlsapi.UploadKeyPackageRequest) (*emptypb.Empty, error) {
 		_, err := n.storePackage(ctx, request.GetKeyPackage())
 		return new(emptypb.Empty), err
 	})
@@ -44,7 +44,7 @@ func (n *Node) UploadKeyPackage(ctx context.Context, request *mlsapi.UploadKeyPa
 // RegisterInstallation is UploadKeyPackage under its older name; it answers with
 // the installation's key.
 func (n *Node) RegisterInstallation(ctx context.Context, request *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
+	return answer(ctx, n, packageWork, request, func(ctx context.Context, request *mlsapi.RegisterInstallationRequest) (*mlsapi.RegisterInstallationResponse, error) {
 		key, err := n.storePackage(ctx, request.GetKeyPackage())
 		return &mlsapi.RegisterInstallationResponse{InstallationKey: key}, err
 	})
@@ -89,12 +89,11 @@ func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload
 // it could not join. And it refuses another one with a key of the one served: a
 // new key package is there to leave the old keys behind (RFC 9420, Section 10).
 func (n *Node) replaces(ctx context.Context, topic bus.Topic, kp *group.KeyPackage) error {
-	tails, err := n.packages.fresh(ctx, []bus.Topic{topic})
+	newest, err := n.packages.fresh(ctx, []bus.Topic{topic})
 	if err != nil {
 		return err
 	}
-	var served []byte
-	tails[0].view(func(p newestPackage) { served = p.bytes })
+	served := newest[0].bytes
 	if served == nil || bytes.Equal(served, kp.MLS.Bytes()) {
 		return nil
 	}
@@ -114,7 +113,7 @@ func (n *Node) replaces(ctx context.Context, topic bus.Topic, kp *group.KeyPacka
 // FetchKeyPackages answers in the order asked, empty where an installation has
 // none.
 func (n *Node) FetchKeyPackages(ctx context.Context, request *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
-	return answer(ctx, n, request, n.fetchPackages)
+	return answer(ctx, n, packageWork, request, n.fetchPackages)
 }
 
 func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackagesRequest) (*mlsapi.FetchKeyPackagesResponse, error) {
@@ -128,15 +127,14 @@ func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackag
 			return nil, fmt.Errorf("%w: %w", errInvalid, err)
 		}
 	}
-	tails, err := n.packages.fresh(ctx, topics)
+	newest, err := n.packages.fresh(ctx, topics)
 	if err != nil {
 		return nil, err
 	}
 	response := new(mlsapi.FetchKeyPackagesResponse)
 	size := 0
-	for _, t := range tails {
-		answer := new(mlsapi.FetchKeyPackagesResponse_KeyPackage)
-		t.view(func(p newestPackage) { answer.KeyPackageTlsSerialized = p.bytes })
+	for _, p := range newest {
+		answer := &mlsapi.FetchKeyPackagesResponse_KeyPackage{KeyPackageTlsSerialized: p.bytes}
 		response.KeyPackages = append(response.KeyPackages, answer)
 		if size += len(answer.KeyPackageTlsSerialized); size > maxPageBytes {
 			return nil, fmt.Errorf("%w: %d key packages", errAnswerTooLarge, len(topics))

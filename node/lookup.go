@@ -66,7 +66,7 @@ func (n *Node) note(ctx context.Context, c *candidate, before, after *identity.S
 // GetInboxIds answers in the order asked; what is not an identifier has no
 // inbox.
 func (n *Node) GetInboxIds(ctx context.Context, request *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
-	return answer(ctx, n, request, n.getInboxIDs)
+	return answer(ctx, n, lookUpWork, request, n.getInboxIDs)
 }
 
 func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIdsRequest) (*identityapi.GetInboxIdsResponse, error) {
@@ -110,13 +110,13 @@ func (n *Node) lookUp(ctx context.Context, ids []identity.Identifier) (map[ident
 			return nil, err
 		}
 	}
-	tails, err := n.identifiers.fresh(ctx, topics)
+	noted, err := n.identifiers.fresh(ctx, topics)
 	if err != nil {
 		return nil, err
 	}
 	open := map[identity.Identifier]notes{} // what is left to try
 	for i, id := range ids {
-		tails[i].view(func(l notes) { open[id] = l })
+		open[id] = noted[i]
 	}
 	found := map[identity.Identifier]string{}
 	for len(open) > 0 {
@@ -143,19 +143,17 @@ func (n *Node) tryNewest(ctx context.Context, open map[identity.Identifier]notes
 		}
 		asked, topics = append(asked, id), append(topics, topic)
 	}
-	tails, err := n.inboxes.fresh(ctx, topics)
+	logs, err := n.inboxes.fresh(ctx, topics)
 	if err != nil {
 		return err
 	}
 	for i, id := range asked {
 		l := open[id]
 		open[id] = l[:len(l)-1]
-		tails[i].view(func(log inboxLog) {
-			if log.state.Has(id) {
-				found[id] = l[len(l)-1]
-				delete(open, id)
-			}
-		})
+		if logs[i].state.Has(id) {
+			found[id] = l[len(l)-1]
+			delete(open, id)
+		}
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (n *Node) append(ctx context.Context, p publication, keep time.Duration) er
 //
 // Its errors have the codes invalid, exhausted and unavailable.
 func (n *Node) SendGroupMessages(ctx context.Context, request *mlsapi.SendGroupMessagesRequest) (*emptypb.Empty, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.SendGroupMessagesRequest) (*emptypb.Empty, error) {
+	return answer(ctx, n, messageWork, request, func(ctx context.Context, request *mlsapi.SendGroupMessagesRequest) (*emptypb.Empty, error) {
 		publications, err := admitAll(ctx, n, request.GetMessages(), maxSend, encodeGroupMessage)
 		if err != nil {
 			return nil, err
@@ -109,7 +109,7 @@ const publishers = 16
 // lies. They are started in the order given and ordered among each other no
 // further. Repeats and errors are as with SendGroupMessages.
 func (n *Node) SendWelcomeMessages(ctx context.Context, request *mlsapi.SendWelcomeMessagesRequest) (*emptypb.Empty, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.SendWelcomeMessagesRequest) (*emptypb.Empty, error) {
+	return answer(ctx, n, messageWork, request, func(ctx context.Context, request *mlsapi.SendWelcomeMessagesRequest) (*emptypb.Empty, error) {
 		publications, err := admitAll(ctx, n, request.GetMessages(), maxSend, encodeWelcome)
 		if err != nil {
 			return nil, err
@@ -135,7 +135,7 @@ func (n *Node) groupShelf(group []byte) (shelf[*mlsapi.GroupMessage], error) {
 // only where there may be more. A page is shorter than asked only at the end, or
 // where it would be over 16 MiB.
 func (n *Node) QueryGroupMessages(ctx context.Context, request *mlsapi.QueryGroupMessagesRequest) (*mlsapi.QueryGroupMessagesResponse, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.QueryGroupMessagesRequest) (*mlsapi.QueryGroupMessagesResponse, error) {
+	return answer(ctx, n, messageWork, request, func(ctx context.Context, request *mlsapi.QueryGroupMessagesRequest) (*mlsapi.QueryGroupMessagesResponse, error) {
 		s, err := n.groupShelf(request.GetGroupId())
 		if err != nil {
 			return nil, err
@@ -151,7 +151,7 @@ func (n *Node) QueryGroupMessages(ctx context.Context, request *mlsapi.QueryGrou
 // QueryWelcomeMessages reads a page of a topic's welcomes, as QueryGroupMessages
 // does of a group's messages.
 func (n *Node) QueryWelcomeMessages(ctx context.Context, request *mlsapi.QueryWelcomeMessagesRequest) (*mlsapi.QueryWelcomeMessagesResponse, error) {
-	return answer(ctx, n, request, func(ctx context.Context, request *mlsapi.QueryWelcomeMessagesRequest) (*mlsapi.QueryWelcomeMessagesResponse, error) {
+	return answer(ctx, n, messageWork, request, func(ctx context.Context, request *mlsapi.QueryWelcomeMessagesRequest) (*mlsapi.QueryWelcomeMessagesResponse, error) {
 		topic, err := welcomeTopic(request.GetInstallationKey())
 		if err != nil {
 			return nil, err
@@ -171,7 +171,7 @@ func (n *Node) QueryWelcomeMessages(ctx context.Context, request *mlsapi.QueryWe
 // most 1,000 groups are asked for at a time; where their contents are over 16 MiB
 // the error has the code too_large.
 func (n *Node) GetNewestGroupMessage(ctx context.Context, request *mlsapi.GetNewestGroupMessageRequest) (*mlsapi.GetNewestGroupMessageResponse, error) {
-	return answer(ctx, n, request, n.newestOfGroups)
+	return answer(ctx, n, messageWork, request, n.newestOfGroups)
 }
 
 func (n *Node) newestOfGroups(ctx context.Context, request *mlsapi.GetNewestGroupMessageRequest) (*mlsapi.GetNewestGroupMessageResponse, error) {

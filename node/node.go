@@ -74,7 +74,8 @@ type Config struct {
 type Limits struct {
 	Updates           int // of one inbox; default 256, as on XMTP's network
 	Reserved          int // of those, the last ones, that only revoke or change recovery; default 16
-	Concurrent        int // requests at work at a time; default 16 for each core
+	Concurrent        int // requests of one class at work at a time, such as look-ups or messages; default 16 for each core
+	Waiting           int // requests of one class that wait for that, half of it for each caller; default 4,096. More are refused
 	Streams           int // subscriptions open at a time; default 10,000
 	Filters           int // groups or installations of one subscription; default 10,000
 	Followed          int // of all subscriptions, half of it for each caller; default 2,000,000, about 500 bytes each
@@ -94,7 +95,7 @@ func (l Limits) withDefaults() Limits {
 		field *int
 		value int
 	}{
-		{&l.Updates, 256}, {&l.Reserved, 16}, {&l.Concurrent, 16 * runtime.GOMAXPROCS(0)},
+		{&l.Updates, 256}, {&l.Reserved, 16}, {&l.Concurrent, 16 * runtime.GOMAXPROCS(0)}, {&l.Waiting, 4096},
 		{&l.Streams, 10_000}, {&l.Filters, 10_000}, {&l.Followed, 2_000_000},
 		{&l.CachedInboxes, 10_000}, {&l.CachedIdentifiers, 50_000}, {&l.CachedKeyPackages, 20_000},
 	} {
@@ -130,7 +131,7 @@ func (r Retention) withDefaults() Retention {
 type Node struct {
 	bus    bus.Bus
 	config Config
-	slots  chan struct{} // one for each request at work
+	pools  [classes]*pool
 
 	running context.Context // ends with Close
 	streams atomic.Int64    // open subscriptions
@@ -167,10 +168,11 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 	c.Limits = c.Limits.withDefaults()
 	c.Retention = c.Retention.withDefaults()
 	n := &Node{
-		bus: b, config: c, slots: make(chan struct{}, c.Limits.Concurrent), budgets: newBudgets(c.Limits),
+		bus: b, config: c, pools: newPools(c.Limits), budgets: newBudgets(c.Limits),
 		follows: followed{limit: c.Limits.Followed, callers: map[string]int{}},
 	}
 	n.inboxes = newCache(b, c.Limits.CachedInboxes, n.readUpdate)
+	n.inboxes.slow, n.inboxes.patience = asksChain, make(chan struct{}, max(1, c.Limits.Concurrent/2))
 	n.identifiers = newCache(b, c.Limits.CachedIdentifiers, readNote)
 	n.packages = newCache(b, c.Limits.CachedKeyPackages, readPackage)
 	n.packages.enough = newestPackage.found
@@ -213,9 +215,9 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 // it, and waits for the requests at work. The bus stays open.
 func (n *Node) Close() { n.close() }
 
-// answer carries out one request: it bounds how many are at work and for how
-// long, and gives each error its code. Its error is a *bus.ServiceError.
-func answer[Q, A proto.Message](ctx context.Context, n *Node, request Q, handle func(context.Context, Q) (A, error)) (A, error) {
+// answer carries out one request: it bounds how many of its class are at work and
+// for how long, and gives each error its code. Its error is a *bus.ServiceError.
+func answer[Q, A proto.Message](ctx context.Context, n *Node, of class, request Q, handle func(context.Context, Q) (A, error)) (A, error) {
 	var none A
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -224,17 +226,18 @@ func answer[Q, A proto.Message](ctx context.Context, n *Node, request Q, handle 
 		t.Requests.Inc()
 		t.RequestLatency.Observe(time.Since(began))
 	}()
-	select {
-	case n.slots <- struct{}{}:
-		defer func() { <-n.slots }()
-	case <-ctx.Done():
-		t.RequestsFailed.Inc()
-		return none, &bus.ServiceError{Code: bus.CodeUnavailable, Message: "the node is busy"}
-	}
-	a, err := handle(ctx, request)
-	if err != nil {
+	refused := func(err error) (A, error) {
 		t.RequestsFailed.Inc()
 		return none, n.refusal(request.ProtoReflect().Descriptor().Name(), err)
+	}
+	leave, err := n.pools[of].enter(ctx, callerOf(ctx))
+	if err != nil {
+		return refused(err)
+	}
+	defer leave()
+	a, err := handle(ctx, request)
+	if err != nil {
+		return refused(err)
 	}
 	return a, nil
 }
@@ -294,10 +297,10 @@ func codeOf(err error) string {
 		return false
 	}
 	switch {
-	case is(identity.ErrNeedChain, errRaced, bus.ErrUnavailable, bus.ErrLogRolledBack, bus.ErrConflict,
+	case is(identity.ErrNeedChain, errRaced, errBusy, bus.ErrUnavailable, bus.ErrLogRolledBack, bus.ErrConflict,
 		bus.ErrClosed, errStopping, context.Canceled, context.DeadlineExceeded):
 		return bus.CodeUnavailable
-	case is(errLogFull, errManyStreams, errOverBudget, bus.ErrFull):
+	case is(errLogFull, errCrowded, errManyStreams, errOverBudget, bus.ErrFull):
 		return bus.CodeExhausted
 	case is(errAnswerTooLarge):
 		return bus.CodeTooLarge

@@ -274,7 +274,7 @@ func (n *Node) stream(ctx context.Context, request proto.Message, filters int, f
 	defer context.AfterFunc(n.running, cancel)()
 
 	var feed bus.Feed
-	_, err := answer(open, n, request, func(ctx context.Context, _ proto.Message) (_ proto.Message, err error) {
+	_, err := answer(open, n, streamWork, request, func(ctx context.Context, _ proto.Message) (_ proto.Message, err error) {
 		if feed, err = n.bus.Open(ctx); err != nil {
 			return nil, err
 		}

@@ -23,7 +23,7 @@ const (
 // not the contract's is not valid; one about which there is no answer, since it
 // is not well formed or no chain could be asked, is not valid and has an error.
 func (n *Node) VerifySmartContractWalletSignatures(ctx context.Context, request *identityapi.VerifySmartContractWalletSignaturesRequest) (*identityapi.VerifySmartContractWalletSignaturesResponse, error) {
-	return answer(ctx, n, request, n.verifySignatures)
+	return answer(ctx, n, chainWork, request, n.verifySignatures)
 }
 
 func (n *Node) verifySignatures(ctx context.Context, request *identityapi.VerifySmartContractWalletSignaturesRequest) (*identityapi.VerifySmartContractWalletSignaturesResponse, error) {

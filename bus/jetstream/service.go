@@ -21,11 +21,17 @@ const (
 )
 
 // maxHandlers is how many handlers of one service run at once; more requests
-// wait, up to the limits below, beyond which they are dropped and time out.
+// wait, each for as long as its asker does, up to the limits below, beyond which
+// they are refused.
 const (
 	maxHandlers     = 256
-	maxWaiting      = 1 << 16
-	maxWaitingBytes = 256 << 20
+	maxWaiting      = 4096
+	maxWaitingBytes = 64 << 20
+)
+
+var (
+	errCrowded = &bus.ServiceError{Code: bus.CodeExhausted, Message: "too many requests wait for this service: ask again later"}
+	errLate    = &bus.ServiceError{Code: bus.CodeUnavailable, Message: "this service is busy: ask again"}
 )
 
 type service struct {
@@ -34,6 +40,7 @@ type service struct {
 	sub     *nats.Subscription
 	slots   chan struct{}
 	running sync.WaitGroup
+	queue   queue
 	ended   chan struct{} // the subscription has delivered its last
 	once    sync.Once
 }
@@ -76,9 +83,6 @@ func (s *service) subscribe(subject string) (err error) {
 		return fmt.Errorf("%w: serve %s: %w", bus.ErrUnavailable, subject, err)
 	}
 	s.sub.SetClosedHandler(func(string) { close(s.ended) })
-	if err := s.sub.SetPendingLimits(maxWaiting, maxWaitingBytes); err != nil {
-		return fmt.Errorf("%w: serve %s: %w", bus.ErrUnavailable, subject, err)
-	}
 	b.services[s] = struct{}{}
 	return nil
 }
@@ -125,26 +129,64 @@ func (s *service) receive(m *nats.Msg) {
 		s.bus.log.Warn("request not answered: its answer would go to no inbox", "subject", m.Subject)
 		return
 	}
-	s.slots <- struct{}{}
+	if !s.queue.enter(len(m.Data)) {
+		s.answer(m, nil, errCrowded)
+		return
+	}
+	ctx, cancel := s.bus.ctx, context.CancelFunc(func() {})
+	if left, err := time.ParseDuration(m.Header.Get(headerTimeout)); err == nil {
+		ctx, cancel = context.WithTimeout(ctx, left)
+	}
 	s.running.Go(func() {
-		defer func() { <-s.slots }()
-		ctx := s.bus.ctx
-		if left, err := time.ParseDuration(m.Header.Get(headerTimeout)); err == nil {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, left)
-			defer cancel()
+		defer cancel()
+		select {
+		case s.slots <- struct{}{}:
+			s.queue.leave(len(m.Data))
+			defer func() { <-s.slots }()
+		case <-ctx.Done():
+			s.queue.leave(len(m.Data))
+			s.answer(m, nil, errLate)
+			return
 		}
-		answer := &nats.Msg{Subject: m.Reply}
 		data, failed := bus.Answer(ctx, s.bus.log, s.handle, m.Data)
-		answer.Data = data
-		if failed != nil {
-			answer.Header = nats.Header{headerError: {failed.Code}}
-			answer.Data = []byte(failed.Message)
-		}
-		if err := s.bus.nc.PublishMsg(answer); err != nil {
-			s.bus.log.Warn("answer not sent", "error", err)
-		}
+		s.answer(m, data, failed)
 	})
+}
+
+func (s *service) answer(m *nats.Msg, data []byte, failed *bus.ServiceError) {
+	answer := &nats.Msg{Subject: m.Reply, Data: data}
+	if failed != nil {
+		answer.Header = nats.Header{headerError: {failed.Code}}
+		answer.Data = []byte(failed.Message)
+	}
+	if err := s.bus.nc.PublishMsg(answer); err != nil {
+		s.bus.log.Warn("answer not sent", "error", err)
+	}
+}
+
+// A queue counts the requests of one service that wait, and their bytes.
+type queue struct {
+	mu              sync.Mutex
+	requests, bytes int
+}
+
+// enter reports false where no more may wait.
+func (q *queue) enter(size int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.requests >= maxWaiting || q.bytes+size > maxWaitingBytes {
+		return false
+	}
+	q.requests++
+	q.bytes += size
+	return true
+}
+
+func (q *queue) leave(size int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.requests--
+	q.bytes -= size
 }
 
 // Request implements bus.Bus. It is sent once: what the handler does twice when

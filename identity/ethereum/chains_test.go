@@ -168,3 +168,36 @@ func TestEndpointURLs(t *testing.T) {
 		t.Errorf("printed %s", printed)
 	}
 }
+
+// An endpoint that is slow gets no more questions than it may: who asks one too
+// many is told so at once.
+func TestSlowEndpointIsNotCrowded(t *testing.T) {
+	released := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
+	defer server.Close()
+	chains, err := ethereum.NewChains(map[uint64]string{1: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chains.Close()
+	defer close(released)
+	answers := make(chan error, 200)
+	for range cap(answers) {
+		go func() {
+			_, err := chains.VerifyContract(wallet, nil, [32]byte{}, []byte("signature"))
+			answers <- err
+		}()
+	}
+	for range cap(answers) - 128 {
+		if err := <-answers; !errors.Is(err, identity.ErrNeedChain) || !strings.Contains(err.Error(), "too many questions") {
+			t.Fatalf("one question too many: %v", err)
+		}
+	}
+	if n := len(answers); n != 0 {
+		t.Errorf("%d more were answered", n)
+	}
+	chains.Close()
+	for range 128 {
+		<-answers
+	}
+}

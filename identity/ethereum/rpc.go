@@ -19,8 +19,16 @@ import (
 // here is answered in a hundred.
 const maxReply = 64 << 10
 
-// maxConcurrent is how many requests one endpoint gets at a time.
-const maxConcurrent = 16
+const (
+	// maxConcurrent is how many requests one endpoint gets at a time.
+	maxConcurrent = 16
+	// maxQuestions is how many are put to one chain at a time, those that wait
+	// for their turn included. More are refused at once, so that whoever asks
+	// about several chains is held up by the slow one no more than that.
+	maxQuestions = 128
+)
+
+var errCrowded = errors.New("too many questions at a time: ask again")
 
 // An endpoint is one chain's JSON-RPC server. Its URL often holds a secret, so no
 // error repeats it.
@@ -28,7 +36,8 @@ type endpoint struct {
 	chain  uint64
 	url    string
 	client *http.Client
-	slots  chan struct{}
+	places chan struct{} // one for each question
+	slots  chan struct{} // one for each that the server has
 
 	mu      sync.Mutex
 	checked bool // it does serve this chain
@@ -39,7 +48,7 @@ func newEndpoint(chain uint64, rawURL string, client *http.Client) (*endpoint, e
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("ethereum: the RPC endpoint of chain %d is not an http or https URL", chain)
 	}
-	return &endpoint{chain: chain, url: rawURL, client: client, slots: make(chan struct{}, maxConcurrent)}, nil
+	return &endpoint{chain: chain, url: rawURL, client: client, places: make(chan struct{}, maxQuestions), slots: make(chan struct{}, maxConcurrent)}, nil
 }
 
 // check makes sure, once, that the endpoint serves its chain: another would answer
@@ -91,10 +100,16 @@ func (e *endpoint) run(ctx context.Context, code []byte, block uint64) ([]byte, 
 // ask makes one JSON-RPC request over HTTP.
 func (e *endpoint) ask(ctx context.Context, result any, method string, params ...any) error {
 	select {
+	case e.places <- struct{}{}:
+		defer func() { <-e.places }()
+	default:
+		return errCrowded
+	}
+	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
 	case <-ctx.Done():
-		return errors.New("too many questions at a time")
+		return errCrowded
 	}
 	if params == nil {
 		params = []any{}
