@@ -33,20 +33,48 @@ type ClientOptions struct {
 // one: a key, a local database, a key package, and an entry in the inbox's
 // identity log that the wallet signs once. Opening an existing one asks the
 // wallet for nothing and writes nothing to the network.
+//
+// Where it fails, the same call may be repeated: what was registered by half is
+// finished, or, where it was refused for good or its key cannot be had, made anew.
 func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions) (*Client, error) {
 	owner, err := identity.ParseAddress(wallet.Address())
 	if err != nil {
 		return nil, err
 	}
-	id, err := h.system.Find(ctx, owner, o.Database)
-	if err == nil {
-		return h.LoadClient(ctx, id, o.DatabaseKey)
+	var instead InstallationID
+	for range createTries {
+		found, err := h.system.Find(ctx, owner, o.Database)
+		if err == nil {
+			c, err := h.LoadClient(ctx, found.ID, o.DatabaseKey)
+			switch {
+			case found.Unfinished && errors.Is(err, ErrWrongKey):
+				instead = found.ID // nobody ever had it: another takes its place
+			case found.Unfinished && errors.Is(err, ErrRefused):
+				continue // and is gone
+			case errors.Is(err, ErrWrongKey):
+				return nil, fmt.Errorf("%w: give the key that it was made with, or another ClientOptions.Database", err)
+			default:
+				return c, err
+			}
+		} else if !errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("conclave: create client: %w", err)
+		}
+		c, err := h.register(ctx, wallet, o, instead)
+		if !errors.Is(err, actors.ErrExists) {
+			return c, err
+		}
+		// Somebody else made it meanwhile.
 	}
-	if !errors.Is(err, ErrNotFound) {
-		return nil, err
-	}
+	return nil, fmt.Errorf("conclave: create client: %w", actors.ErrExists)
+}
+
+// createTries is how often CreateClient looks again where somebody else registers
+// the same wallet at the same time.
+const createTries = 4
+
+func (h *Host) register(ctx context.Context, wallet Signer, o ClientOptions, instead InstallationID) (*Client, error) {
 	key := o.DatabaseKey
-	info, err := h.system.Register(ctx, actors.Registration{Signer: wallet, Database: o.Database, Key: func(id InstallationID) (_ Key, err error) {
+	info, err := h.system.Register(ctx, actors.Registration{Signer: wallet, Database: o.Database, Instead: instead, Key: func(id InstallationID) (_ Key, err error) {
 		if key == (Key{}) {
 			key, err = h.system.ProvidedKey(ctx, id)
 			if errors.Is(err, ErrNotFound) {

@@ -62,6 +62,7 @@ var (
 	ErrTooManyInstallations = actors.ErrTooManyInstallations // the inbox has as many as one may have
 	ErrGroupFull            = group.ErrGroupFull             // see *GroupFullError for the limit
 	ErrAddressTaken         = actors.ErrAddressTaken         // the wallet belongs to another inbox
+	ErrBadSignature         = actors.ErrBadSignature         // the wallet answered with what is not its own signature
 	ErrNotOwner             = actors.ErrNotOwner             // not the wallet that the inbox names as its recovery address
 	ErrMemberNotReachable   = errors.New("conclave: address has no installation to message")
 )

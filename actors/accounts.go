@@ -49,7 +49,7 @@ func (s *System) Revoke(ctx context.Context, signer identity.Signer, inbox strin
 	if !found {
 		return nil
 	}
-	if err := draft.Sign(signer); err != nil {
+	if err := s.sign(draft, signer); err != nil {
 		return err
 	}
 	return s.publishUpdate(ctx, draft)
@@ -66,14 +66,12 @@ func (s *System) AddAccount(ctx context.Context, in InstallationID, wallet ident
 		return err
 	}
 	inbox := installation.record.Inbox
-	known, err := s.cfg.Network.GetInboxIDs(ctx, []identity.Identifier{who})
-	if err != nil {
-		return fmt.Errorf("actors: look up inbox: %w", err)
-	}
-	switch of, taken := known[who]; {
-	case taken && of == inbox:
+	switch of, err := s.lookUp(ctx, who); {
+	case err != nil:
+		return err
+	case of == inbox:
 		return nil
-	case taken:
+	case of != "":
 		return fmt.Errorf("%w: %s", ErrAddressTaken, who)
 	}
 	key, err := identity.InstallationFrom(in[:])
@@ -84,7 +82,7 @@ func (s *System) AddAccount(ctx context.Context, in InstallationID, wallet ident
 	if err := draft.SignInstallation(ed25519.NewKeyFromSeed(installation.record.Seed)); err != nil {
 		return err
 	}
-	if err := draft.Sign(wallet); err != nil {
+	if err := s.sign(draft, wallet); err != nil {
 		return err
 	}
 	return s.publishUpdate(ctx, draft)

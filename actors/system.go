@@ -134,7 +134,9 @@ type System struct {
 	commitLogs commitLogs
 	compared   sync.Map // by actor name: groups that have compared what they read with the log since the host was opened
 	restarts   atomic.Uint64
-	unscrape   func()
+
+	registering gates // by the name of a local database
+	unscrape    func()
 
 	ctx  context.Context // ends when the host closes
 	stop context.CancelFunc

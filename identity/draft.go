@@ -30,6 +30,26 @@ type funcSigner struct {
 func (s funcSigner) Address() string                         { return s.address }
 func (s funcSigner) SignMessage(text string) ([]byte, error) { return s.sign(text) }
 
+// Checked is a wallet whose signatures are verified before anybody has them. What
+// is not the signature of its own address is ErrBadSignature: another account was
+// selected, or a device answered with an older one.
+func Checked(w Signer, v Verifier) Signer {
+	return SignerFunc(w.Address(), func(text string) ([]byte, error) {
+		sig, err := w.SignMessage(text)
+		if err != nil {
+			return nil, err
+		}
+		by, _, err := recoverEOA(v, text, sig)
+		if err != nil {
+			return nil, err
+		}
+		if who, err := ParseAddress(w.Address()); err != nil || by != who {
+			return nil, fmt.Errorf("%w: it is that of %s", ErrBadSignature, by)
+		}
+		return sig, nil
+	})
+}
+
 // A Draft is an update on its way to being signed. Its actions are all added
 // before its first signature, since every signature covers all of them.
 type Draft struct {
