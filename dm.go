@@ -312,13 +312,16 @@ func (d *Dm) with(ctx context.Context, id MessageID) (*Group, error) {
 	return groups[0], nil
 }
 
-// Wait waits until a message of this installation is Published or Failed.
+// Wait is Group.Wait of whichever group of the conversation has the message.
 func (d *Dm) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
-	g, err := d.with(ctx, id)
-	if err != nil {
-		return 0, err
+	groups, err := d.groups(ctx)
+	var status DeliveryStatus
+	for _, g := range groups {
+		if status, err = g.Wait(ctx, id); !errors.Is(err, ErrNoMessage) {
+			break
+		}
 	}
-	return g.Wait(ctx, id)
+	return status, err
 }
 
 // Retry starts a Failed message again, under the same id.

@@ -80,7 +80,9 @@ var (
 	ErrTooLarge     = group.ErrTooLarge     // over the limit of an envelope or a field
 	ErrRefused      = group.ErrRefused      // the network said no, as often as it was asked
 	ErrNoGroup      = actors.ErrNoGroup     // this installation has no such group
-	ErrNoMessage    = group.ErrNoMessage    // no failed message of that id
+	ErrNoMessage    = group.ErrNoMessage    // no message of that id, or for Retry none that failed
+	ErrStore        = actors.ErrStore       // the host's store does not read or write, and says why; nothing was accepted
+	ErrCrashed      = actors.ErrCrashed     // a part of the host failed over this again and again; nothing was accepted
 	ErrAsleep       = actors.ErrAsleep      // the client was closed, or its local database deleted
 	ErrClosed       = actors.ErrClosed      // the host is closed
 )

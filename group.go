@@ -193,7 +193,8 @@ func (h *Host) uniqueKey(now time.Time) string {
 	}
 }
 
-// Wait waits until a message of this installation is Published or Failed.
+// Wait waits until a message of this installation is Published or Failed. Others'
+// messages are Published, and one that is not here is ErrNoMessage.
 func (g *Group) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
 	return g.client.host.system.AwaitMessage(ctx, g.client.info.ID, g.id, id)
 }
@@ -216,15 +217,15 @@ func (g *Group) AddMembers(ctx context.Context, addresses ...string) error {
 	return g.add(ctx, inboxes)
 }
 
-// AddMembersByInboxID is AddMembers by inbox id. Where the network is down it
-// waits for it, like every change.
+// AddMembersByInboxID is AddMembers by inbox id, with the ids in the error. Where
+// the network is down it waits for it, like every change.
 func (g *Group) AddMembersByInboxID(ctx context.Context, inboxes ...string) error {
 	return g.add(ctx, inboxes)
 }
 
 func (g *Group) add(ctx context.Context, inboxes []string) error {
 	done, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, group.AddMembers{Inboxes: inboxes})
-	if err == nil && len(done.Unreachable) > 0 {
+	if len(done.Unreachable) > 0 {
 		err = &MemberNotReachableError{done.Unreachable}
 	}
 	if err != nil {

@@ -168,7 +168,10 @@ var failures = []struct {
 	{"the update is stored, and its answer lost", func(r *registrar) { r.answering(bus.PublishIdentityUpdate, true, bus.ErrUnavailable) }, bus.ErrUnavailable},
 	{"the store fails before anything", func(r *registrar) { r.store.FailNext(persistence.ErrFull) }, persistence.ErrFull},
 	{"the store fails after the wallet signed", func(r *registrar) {
-		r.signing(func(text string) ([]byte, error) { r.store.FailNext(persistence.ErrFull); return r.key.SignMessage(text) })
+		r.signing(func(text string) ([]byte, error) {
+			r.store.FailNext(persistence.ErrFull)
+			return r.key.SignMessage(text)
+		})
 	}, persistence.ErrFull},
 	{"the store fails after the key package", func(r *registrar) {
 		r.onRequest(func(service string, ask func() ([]byte, error)) ([]byte, error) {

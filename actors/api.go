@@ -30,23 +30,7 @@ func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any
 	if err := s.knows(ctx, in, id); err != nil {
 		return nil, err
 	}
-	for range askTries {
-		if answer, err = s.names.Ask(ctx, groupName(in, id), msg); !errors.Is(err, engine.ErrRestarted) {
-			break
-		}
-	}
-	return answer, s.explain(err)
-}
-
-// explain says what an engine's error means to a caller.
-func (s *System) explain(err error) error {
-	if !errors.Is(err, engine.ErrStopped) && !errors.Is(err, engine.ErrShutdown) {
-		return err
-	}
-	if s.closing() {
-		return ErrClosed
-	}
-	return ErrAsleep // and maybe awake again
+	return s.askName(ctx, groupName(in, id), msg)
 }
 
 // knows checks, without waking anybody, that an installation has a group.
@@ -198,7 +182,7 @@ func (s *System) try(ctx context.Context, name string, msg any) (answer any, err
 			break
 		}
 	}
-	return answer, s.explain(err)
+	return answer, s.explain(name, err)
 }
 
 // Look calls read with a group's replica, on its actor's turn: it must be quick
@@ -245,12 +229,18 @@ func (s *System) Describe(in InstallationID) (Installation, error) {
 
 // Inboxes looks identifiers up on the network.
 func (s *System) Inboxes(ctx context.Context, ids []identity.Identifier) (map[identity.Identifier]string, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	return s.cfg.Network.GetInboxIDs(ctx, ids)
 }
 
 // State returns an inbox's newest state as the network has it, nil where there
 // is no such inbox.
 func (s *System) State(ctx context.Context, inbox string) (*identity.State, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	if err := s.inboxes.refresh(ctx, []string{inbox}); err != nil {
 		return nil, err
 	}
@@ -261,6 +251,9 @@ func (s *System) State(ctx context.Context, inbox string) (*identity.State, erro
 // KeyPackages returns the newest key package of each installation as the network
 // has it, in the order asked, nil where there is none.
 func (s *System) KeyPackages(ctx context.Context, installations [][]byte) ([][]byte, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	return s.cfg.Network.FetchKeyPackages(ctx, installations)
 }
 
@@ -272,6 +265,9 @@ func (s *System) KnownState(inbox string) *identity.State {
 
 // States reads many inboxes at once, so that KnownState has them.
 func (s *System) States(ctx context.Context, inboxes []string) error {
+	if err := s.open(); err != nil {
+		return err
+	}
 	return s.inboxes.refresh(ctx, inboxes)
 }
 
@@ -286,6 +282,9 @@ func (s *System) Reachable(ctx context.Context, inboxes []string) (map[string]bo
 		}
 	}
 	known := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(inboxes))), func(id string) bool { return id == "" })
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	fetched, err := s.fetchInboxes(ctx, group.Fetch{Inboxes: known})
 	if err != nil {
 		return nil, err
@@ -324,7 +323,7 @@ func (s *System) Streams(in InstallationID) int {
 func (s *System) AwaitMessage(ctx context.Context, in InstallationID, id GroupID, message group.MessageID) (group.DeliveryStatus, error) {
 	for {
 		answer, err := s.ask(ctx, in, id, awaitMessage{message})
-		if errors.Is(err, engine.ErrRestarted) {
+		if errors.Is(err, ErrCrashed) && ctx.Err() == nil {
 			continue // what became of it is in the store
 		}
 		status, _ := answer.(group.DeliveryStatus)

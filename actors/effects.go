@@ -44,10 +44,6 @@ func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
 	return nil
 }
 
-// crash makes an error one that drops the replica: it is ahead of its store, or
-// its store is not what it should be. It starts again from its rows.
-func crash(err error) error { return fmt.Errorf("%w: %w", engine.ErrCrash, err) }
-
 // save writes rows as one transaction. What was received can be fetched again,
 // so only what is about to be sent waits for the disk.
 func (a *groupActor) save(ctx context.Context, changes []group.Row, durable bool) error {

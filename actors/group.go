@@ -120,7 +120,7 @@ func (a *groupActor) stored(id group.MessageID) (bool, error) {
 func (a *groupActor) Start(ctx *engine.Context) error {
 	replica, fx, err := group.Load(a.env, a.rows(ctx.Context()))
 	if err != nil {
-		return fmt.Errorf("load replica: %w", err)
+		return crash(fmt.Errorf("load replica: %w", err))
 	}
 	a.replica = replica
 	a.outbox = newOutbox(a.sys, ctx.Self(), &a.alarm)
@@ -352,6 +352,13 @@ func (a *groupActor) awaitMessage(ctx *engine.Context, id group.MessageID) error
 		}
 	}
 	// No draft any more: it was published, or was never here.
+	known, err := a.stored(id)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return group.ErrNoMessage
+	}
 	ctx.Reply(group.StatusPublished)
 	return nil
 }

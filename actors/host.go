@@ -177,7 +177,7 @@ func (s *System) WakeAll(ctx context.Context) (int, error) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return 0, s.explain(hostName, err)
 		}
 		return n.(int), nil
 	}
@@ -225,9 +225,11 @@ func (s *System) hooks() engine.Hooks {
 			}
 		},
 		OnCrash: func(k engine.Crash) {
+			s.ailing.crashed(k.Name, k.Err)
 			s.log.Error("actor crashed", keyActor, kindOf(k.Name).String(), "phase", k.Phase.String(), keyErr, k.Err, "in_a_row", k.InARow, "stack", k.Stack)
 		},
 		OnRestart: func(name string) {
+			s.ailing.started(name)
 			t.Restarts.Of(kindOf(name)).Inc()
 			s.restarts.Add(1)
 			s.log.Info("actor restarted", keyActor, kindOf(name).String())

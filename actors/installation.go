@@ -54,6 +54,9 @@ const cipherSuite = mls.MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
 
 // Wake opens an installation with its database key. It is idempotent.
 func (s *System) Wake(ctx context.Context, id InstallationID, key persistence.Key) (Installation, error) {
+	if err := s.open(); err != nil {
+		return Installation{}, err
+	}
 	vault, err := persistence.OpenVault(ctx, s.cfg.Store, id, key)
 	if err != nil {
 		return Installation{}, err
@@ -170,6 +173,9 @@ func (s *System) Sleep(ctx context.Context, id InstallationID) error {
 // Delete destroys an installation's local database: its data key first, so
 // that no copy of the rows can be read again. It is idempotent.
 func (s *System) Delete(ctx context.Context, id InstallationID, owner identity.Identifier, database string) error {
+	if err := s.open(); err != nil {
+		return err
+	}
 	destroy := func(ctx context.Context) error { return persistence.DestroyVault(ctx, s.cfg.Store, id) }
 	if in, err := s.installation(id); err == nil {
 		destroy = in.vault.Destroy // what still runs with it writes nothing more

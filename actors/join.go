@@ -228,7 +228,7 @@ func (s *System) rejoin(ctx context.Context, a *alarm, name string, join group.J
 			return err
 		}
 	}
-	return fmt.Errorf("%w: %w", errGroupBroken, err)
+	return fmt.Errorf("%w: %w", errGroupBroken, s.explain(name, err))
 }
 
 // errSilent: an actor is held up for longer than a bus takes to choose a new

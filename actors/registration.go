@@ -89,6 +89,9 @@ type Found struct {
 // Find returns the installation that a wallet registered on this host under a
 // database name, or persistence.ErrNotFound.
 func (s *System) Find(ctx context.Context, owner identity.Identifier, database string) (f Found, err error) {
+	if err := s.open(); err != nil {
+		return f, err
+	}
 	name := nameOf(owner, database)
 	row, err := persistence.HostGet(ctx, s.cfg.Store, indexRow(name))
 	if err != nil {

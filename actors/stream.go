@@ -158,7 +158,7 @@ func (s *System) Stream(ctx context.Context, in InstallationID, scope Scope, kin
 	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
 	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("actors: start stream: %w", s.explain(err))
+		return nil, fmt.Errorf("actors: start stream: %w", s.explain(name, err))
 	}
 	s.streams.add(st)
 	if kind == StreamMessages {
@@ -304,7 +304,7 @@ func (st *Stream) Next(ctx context.Context) ([]Item, error) {
 			}
 			return nil, ErrClosed
 		case err != nil:
-			return nil, err
+			return nil, st.sys.explain(st.ref.Name(), err)
 		}
 		return answer.([]Item), nil
 	}

@@ -136,6 +136,7 @@ type System struct {
 	restarts   atomic.Uint64
 
 	registering gates // by the name of a local database
+	ailing      ailing
 	unscrape    func()
 
 	ctx  context.Context // ends when the host closes
@@ -154,6 +155,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Store = namedStore{cfg.Store}
 	s := &System{
 		cfg:           cfg,
 		log:           cfg.Logger,
@@ -245,6 +247,14 @@ func (s *System) Close(ctx context.Context) error {
 		err = errors.Join(err, ctx.Err())
 	}
 	return errors.Join(err, s.cfg.Store.Sync(ctx))
+}
+
+// open is ErrClosed once the host is closed, or about to be.
+func (s *System) open() error {
+	if s.closing() {
+		return ErrClosed
+	}
+	return nil
 }
 
 // closing reports whether the host is closed, or about to be.

@@ -93,11 +93,11 @@ func welcomeTopic(id InstallationID) bus.Topic {
 func (a *installationActor) Start(ctx *engine.Context) error {
 	row, err := a.in.vault.Get(ctx.Context(), typeWelcomes, nil)
 	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
-		return fmt.Errorf("load cursor of welcomes: %w", err)
+		return crash(fmt.Errorf("load cursor of welcomes: %w", err))
 	}
 	a.cursor = bus.ID(decodeCursor(row))
 	if a.aside, err = loadAside(ctx.Context(), a.in.vault); err != nil {
-		return fmt.Errorf("load welcomes set aside: %w", err)
+		return crash(fmt.Errorf("load welcomes set aside: %w", err))
 	}
 	a.retryLater(ctx)
 	a.setLive(ctx, a.in.listens())

@@ -214,7 +214,7 @@ func (s *step) plan(it *intent) (*intent, error) {
 	}
 	c, err := s.draftCommit(it)
 	if err != nil {
-		return it, err
+		return s.change(it, func(it *intent) { it.unreachable = union(it.unreachable, c.unreachable) }), err
 	}
 	if c.moot {
 		it = s.change(it, func(it *intent) { it.unreachable = union(it.unreachable, c.unreachable) })

@@ -19,7 +19,7 @@ var (
 	// ErrNotMember: the inbox is not in the group.
 	ErrNotMember = errors.New("group: not a member")
 	// ErrNoMessage: there is no failed message of that id.
-	ErrNoMessage = errors.New("group: no such failed message")
+	ErrNoMessage = errors.New("group: no such message")
 	// ErrInvalid: the wish makes no sense, whatever the group is like.
 	ErrInvalid = errors.New("group: invalid input")
 	// ErrGroupFull: see GroupFullError.

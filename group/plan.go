@@ -79,7 +79,12 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		if err := s.mayAdd(w.Inboxes); err != nil {
 			return commitDraft{}, err
 		}
-		return s.draftMembership(it.got, nil)
+		d, err := s.draftMembership(it.got, nil)
+		if left := s.newcomers(d.unreachable, w.Inboxes); err == nil && len(left) > 0 {
+			d.unreachable = left
+			return d, fmt.Errorf("%w: %v", ErrNotReachable, left) // all of them, or nobody
+		}
+		return d, err
 	case RemoveMembers:
 		var still []string
 		for _, inbox := range w.Inboxes {
@@ -121,6 +126,14 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		return commitDraft{moot: !s.isStale(w.at)}, nil
 	}
 	return commitDraft{}, fmt.Errorf("%w: nothing to commit for %T", ErrInvalid, it.wish)
+}
+
+// newcomers are those of some inboxes that a wish wants in, and that are not.
+func (s *step) newcomers(some, wanted []string) []string {
+	return slices.DeleteFunc(slices.Clone(some), func(inbox string) bool {
+		_, member := s.meta.Members[inbox]
+		return member || !slices.Contains(wanted, inbox)
+	})
 }
 
 // stillMembers leaves out whom somebody removed since it was fetched: a Refresh
@@ -180,9 +193,12 @@ func (s *step) draftMembership(got *Fetched, remove []string) (commitDraft, erro
 		}
 		added := p.update(in)
 		if size += added; size > s.env.Limits.CommitBytes && added > 0 && i+1 < len(got.Inboxes) {
+			later := membershipPlan{step: s, at: got.Now, members: maps.Clone(s.meta.Members)}
 			for _, rest := range got.Inboxes[i+1:] {
 				p.draft.remaining = append(p.draft.remaining, rest.Inbox)
+				later.update(rest)
 			}
+			p.draft.unreachable = append(p.draft.unreachable, later.draft.unreachable...)
 			break
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -437,8 +438,8 @@ func TestWelcomesOfOtherGroups(t *testing.T) {
 }
 
 // TestABadKeyFailsOnlyItsOwner: a key package that is signed as it should be, but
-// with a key that nothing can be encrypted to, keeps its own installation out and
-// nobody else.
+// with a key that nothing can be encrypted to, keeps its own installation out, is
+// named, and is in nobody else's way.
 func TestABadKeyFailsOnlyItsOwner(t *testing.T) {
 	point := make([]byte, 32) // of low order
 	for name, bad := range map[string]func(*home) *mls.KeyPackage{
@@ -459,7 +460,12 @@ func TestABadKeyFailsOnlyItsOwner(t *testing.T) {
 			dave := w.homes["dave"]
 			dave.secrets.KeyPackage.MLS = bad(dave)
 			w.run(words("create alice"))
-			w.run(words("add alice bob dave"))
+			w.run(words("add alice bob dave")) // all or nobody, and dave is named
+			w.run(words("sync"))
+			if bob := w.homes["bob"].replica; bob != nil || !strings.Contains(w.out.String(), "unreachable [dave]") {
+				t.Error(w.out.String())
+			}
+			w.run(words("add alice bob"))
 			w.sync(w.order)
 			if bob := w.homes["bob"].replica; bob == nil || bob.Epoch() != 1 || len(bob.Metadata().Members) != 2 {
 				t.Error(w.out.String())

@@ -211,7 +211,7 @@ func (s *step) build(it *intent) *intent {
 	if err == nil {
 		return next
 	}
-	it = s.attempt(it, err.Error())
+	it = s.attempt(next, err.Error())
 	if it.attempts >= maxAttempts || hopeless(err) {
 		s.fail(it, err)
 		return s.find(it.id)
