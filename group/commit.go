@@ -137,7 +137,11 @@ func (s *step) settle(d Delivered, own *intent) {
 	switch {
 	case own == nil:
 	case own.state == stateFailed:
-		s.drop(own) // it came true after it was given up
+		// It was given up and came true: whom it added is welcomed. Whom it left
+		// for the next commit was given up for good.
+		s.committed(d, s.change(own, func(it *intent) {
+			it.unreachable, it.remaining = union(it.unreachable, it.remaining), nil
+		}))
 	default:
 		s.committed(d, own)
 	}
