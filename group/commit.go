@@ -63,8 +63,8 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		s.recordFailed(d, CommitUndecryptable)
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		if errors.Is(err, mls.ErrCannotDecryptPath) {
-			// Everybody else goes on without us: a member's doing, or a fault.
-			s.met(leftBehind, "commit %d by %s cannot be followed", d.ID, v.actor)
+			// Everybody else goes on without us: a copy of this store has its keys.
+			s.met(leftBehind, "own commit %d is not known to this store", d.ID)
 		}
 		return nil
 	}

@@ -191,8 +191,9 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 			return errWrongGroup
 		}
 		// A removed member's group stands in the last epoch that it was in. Where
-		// the log lost that, what is newer is told by the log's time.
-		newer := g.Epoch() > p.group.Epoch() || p.may().anyTurn && c.Created.After(p.created)
+		// the log lost that, what is newer is told by the log's time; but an epoch
+		// that it was in leads where it led before.
+		newer := g.Epoch() > p.group.Epoch() || p.may().anyTurn && c.Created.After(p.created) && !p.group.Knows(g)
 		behind := c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor
 		switch {
 		case behind && (newer || p.may().anyTurn):

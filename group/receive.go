@@ -72,8 +72,7 @@ func (s *step) receive(d Delivered) error {
 	}
 	next, content, err := s.group.Open(m)
 	if err != nil {
-		s.unopened(d, m, err)
-		return nil
+		return s.unopened(d, m, err)
 	}
 	switch c := content.(type) {
 	case *mls.Application:
@@ -86,33 +85,14 @@ func (s *step) receive(d Delivered) error {
 }
 
 // unopened: mls refused an envelope.
-func (s *step) unopened(d Delivered, m *mls.Message, err error) {
+func (s *step) unopened(d Delivered, m *mls.Message, err error) error {
 	var own *mls.OwnMessageError
 	var epoch *mls.EpochError
 	switch {
-	case errors.As(err, &own):
-		err = errOwnMessage
-		if !own.Verified {
-			break // a copy of what was settled long ago, or a bent one
-		}
-		// Sent by us in a life that this store does not remember. Its
-		// generation is used; never use it again.
-		if next, err := s.group.SkipTo(own.Epoch, own.ContentType, own.Generation); err == nil && next != s.group {
-			s.saveMLS(next.Rows(s.group))
-			s.group = next
-		}
-		if own.ContentType == mls.ContentApplication {
-			s.hear(own.Epoch, own.Generation)
-		}
-		if own.ContentType == mls.ContentCommit && own.Epoch == s.group.Epoch() {
-			// Its keys are lost here. After a rollback the others have
-			// followed it; otherwise that shows in what they do next.
-			o := commitsLost
-			if s.heal {
-				o = leftBehind
-			}
-			s.met(o, "own commit %d is not known to this store", d.ID)
-		}
+	case errors.As(err, &own) && own.Verified:
+		return s.forgotten(d, own)
+	case own != nil:
+		err = errOwnMessage // a copy of what was settled long ago, or a bent one
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:
 		err = errFutureEpoch
 		defer s.outrunBy(epoch.Got)
@@ -131,7 +111,28 @@ func (s *step) unopened(d Delivered, m *mls.Message, err error) {
 	default:
 		s.recordFailed(d, CommitUndecryptable)
 	}
-	s.reject(d, m.Hash(), err)
+	s.reject(d, s.hash, err)
+	return nil
+}
+
+// forgotten: sent by us in a life that this store does not remember. A commit is
+// judged as everybody judges it. One that is valid is the epoch's, which the others
+// are in, and its keys are not here.
+func (s *step) forgotten(d Delivered, own *mls.OwnMessageError) error {
+	if own.Commit == nil {
+		s.reject(d, s.hash, errOwnMessage)
+	} else if err := s.foreignCommit(d, s.hash, own.Commit); err != nil || s.cursor < d.ID {
+		return err // it is read again
+	}
+	if own.ContentType == mls.ContentApplication {
+		s.hear(own.Epoch, own.Generation)
+	}
+	// Its generation is used; never use it again.
+	if next, err := s.group.SkipTo(own.Epoch, own.ContentType, own.Generation); err == nil && next != s.group {
+		s.saveMLS(next.Rows(s.group))
+		s.group = next
+	}
+	return nil
 }
 
 // application stores a message that was opened. The key it used is gone from

@@ -215,6 +215,12 @@ var commands = map[string]func(*world, []string){
 		h.putBack = w.now
 		h.crash()
 	},
+	// copy NAME : the store that was backed up is opened, and nothing says so
+	"copy": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		h.store = h.backup.clone()
+		h.crash()
+	},
 	"passivate": func(w *world, a []string) {
 		h := w.homes[a[0]]
 		h.save(h.replica.Passivate())

@@ -60,9 +60,9 @@ var (
 	// ErrUnknownPSK says that a pre-shared key is not at hand.
 	ErrUnknownPSK = errors.New("mls: unknown pre-shared key")
 	// ErrCannotDecryptPath says that a commit is valid as far as others can see,
-	// but does not hold this member's path secret. Either its sender is
-	// malicious, or this member's state is damaged; the way back is an external
-	// commit or to be added again.
+	// but does not hold this member's path secret. Its sender is malicious, or this
+	// member's state is damaged, or a copy of it made the commit; the way back is an
+	// external commit or to be added again.
 	ErrCannotDecryptPath = errors.New("mls: commit does not hold this member's path secret")
 )
 
@@ -87,6 +87,9 @@ type OwnMessageError struct {
 	// the generation is behind, its key is gone, and anybody may have bent what
 	// came after the sender's data.
 	Verified bool
+	// Commit is what a verified commit means to everybody else; nil where it means
+	// nothing. It can be judged, and not merged: its secrets are with that copy.
+	Commit *StagedCommit
 }
 
 func (e *OwnMessageError) Error() string {

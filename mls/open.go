@@ -118,7 +118,11 @@ func (g *Group) openPrivate(m *privateMessage) (*Group, Content, error) {
 		// Sent by this member after the copy was made that this group is
 		// restored from: only the signature tells it from a forgery that wants
 		// the generation to run away.
-		return g, nil, &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation, Verified: true}
+		own := &OwnMessageError{Epoch: m.epoch, ContentType: m.contentType, Generation: d.generation, Verified: true}
+		if a.contentType == ContentCommit {
+			own.Commit, _ = g.stagePublic(a, id) // what everybody refuses is no commit
+		}
+		return g, nil, own
 	case a.contentType == ContentCommit:
 		return g.openCommit(a, id)
 	}
@@ -184,6 +188,13 @@ func (g *Group) Vouches(m *Message) bool {
 	}
 	_, _, err = g.authenticate(e, m.private, d.leaf, plaintext)
 	return err == nil
+}
+
+// Knows reports whether another group's epoch is this group's, or a past one of it
+// that is live.
+func (g *Group) Knows(other *Group) bool {
+	e := g.live(other.Epoch())
+	return e != nil && bytes.Equal(e.encoded, other.encoded)
 }
 
 // withRatchets replaces the secret tree of a live epoch.

@@ -18,7 +18,8 @@ type StagedCommit struct {
 	welcome []byte // own only
 	sent    *Group // own only: the group after it sent the commit
 
-	// The next epoch, unless the commit removes this member.
+	// The next epoch, unless the commit removes this member or is an
+	// OwnMessageError's.
 	ownLeaf LeafIndex
 	entered epoch
 	keys    *pathKeys
@@ -64,7 +65,9 @@ func (s *StagedCommit) Added() []LeafIndex { return slices.Clone(s.added) }
 func (s *StagedCommit) Removed() []LeafIndex { return slices.Clone(s.removed) }
 
 // SelfRemoved reports whether this member is among Removed.
-func (s *StagedCommit) SelfRemoved() bool { return s.keys == nil }
+func (s *StagedCommit) SelfRemoved() bool {
+	return s.keys == nil && slices.Contains(s.removed, s.ownLeaf)
+}
 
 // Epoch returns the number of the epoch that the commit begins.
 func (s *StagedCommit) Epoch() uint64 { return s.next.context.Epoch }
@@ -83,10 +86,10 @@ func (s *StagedCommit) PathLeaf() *LeafNode {
 // Leaf returns the member at i in the new tree.
 func (s *StagedCommit) Leaf(i LeafIndex) (*LeafNode, bool) { return s.next.tree.member(i) }
 
-// EpochAuthenticator returns that of the new epoch, nil if this member is
-// removed.
+// EpochAuthenticator returns that of the new epoch, nil if this member has no
+// part in it.
 func (s *StagedCommit) EpochAuthenticator() []byte {
-	if s.SelfRemoved() {
+	if s.keys == nil {
 		return nil
 	}
 	return slices.Clone(s.entered.secrets.authenticator)
@@ -106,17 +109,11 @@ func (s *StagedCommit) Sent() *Group { return s.sent }
 
 // stage processes a verified commit: RFC 9420, Section 12.4.2.
 func (g *Group) stage(a *authenticatedContent, id contentID) (*StagedCommit, error) {
-	list, err := a.commit.resolve(a.sender, g.queue)
+	s, err := g.stagePublic(a, id)
 	if err != nil {
 		return nil, err
 	}
-	t, err := g.realm.transition(g.publicState, a, id, func() (*transition, error) {
-		return g.publicState.transition(g.realm, a, list)
-	})
-	if err != nil {
-		return nil, err
-	}
-	s := &StagedCommit{transition: t, from: g.publicState, aad: a.aad, ownLeaf: g.own}
+	t := s.transition
 	if slices.Contains(t.removed, g.own) {
 		return s, nil
 	}
@@ -142,6 +139,21 @@ func (g *Group) stage(a *authenticatedContent, id contentID) (*StagedCommit, err
 	}
 	s.keys, s.entered = keys, newEpoch(t.next, secrets, encryption)
 	return s, nil
+}
+
+// stagePublic is what of a verified commit no secret is needed for.
+func (g *Group) stagePublic(a *authenticatedContent, id contentID) (*StagedCommit, error) {
+	list, err := a.commit.resolve(a.sender, g.queue)
+	if err != nil {
+		return nil, err
+	}
+	t, err := g.realm.transition(g.publicState, a, id, func() (*transition, error) {
+		return g.publicState.transition(g.realm, a, list)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &StagedCommit{transition: t, from: g.publicState, aad: a.aad, ownLeaf: g.own}, nil
 }
 
 // openPath returns this member's private keys after a commit, and its commit
@@ -194,6 +206,9 @@ func (g *Group) Merge(s *StagedCommit) (*Group, error) {
 	if s.SelfRemoved() {
 		next.active, next.keys = false, nil
 		return &next, nil
+	}
+	if s.keys == nil {
+		return g, fmt.Errorf("%w: a copy of this member made it", ErrCannotDecryptPath)
 	}
 	next.own, next.keys, next.epoch = s.ownLeaf, s.keys, s.entered
 	next.active = s.reInit == nil

@@ -105,6 +105,7 @@ func (g *truth) mend() {
 		g.counters["added again"]++
 		if mender.replica.Metadata().RoleOf(inbox) == group.SuperAdmin {
 			mender.wish(group.UpdateAdmins{Inbox: inbox, Change: group.RemoveSuperAdmin})
+			g.settle()
 		}
 		mender.wish(group.RemoveMembers{Inboxes: []string{inbox}})
 		g.settle()
@@ -185,7 +186,7 @@ func (g *truth) agreed() {
 		_, member := last.members[string(s.signer.Public())]
 		active := s.replica != nil && s.replica.Active()
 		switch {
-		case member && !active && s.mended:
+		case member && !active && (s.mended || g.orphaned(s)):
 			g.counters["never welcomed"]++
 		case member && !active:
 			g.fail("I1", "%s is in the tree of epoch %d and not active", s.name, last.number)
