@@ -65,6 +65,9 @@ func (s *seat) damage() bool {
 	}
 	s.tell("the log loses %d", ids)
 	s.truth.lose(lost)
+	if s.truth.forked { // what is sealed in an epoch that the log does not lead to goes again
+		s.truth.taint(log[first:])
+	}
 	s.bus.Lose(ids...)
 	to := uint64(bus.MakeID(ids[0].Sequence()-1, 0))
 	for _, h := range s.hosts {

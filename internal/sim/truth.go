@@ -156,6 +156,8 @@ func (g *truth) enter(s *seat, at uint64, before *mls.Group) {
 	}
 	switch {
 	case g.forked:
+	case s.evil && (number < uint64(len(g.epochs)) || g.known[string(before.EpochAuthenticator())] == nil):
+		return // it has used a generation for two commits, and its store forgot one
 	case number < uint64(len(g.epochs)):
 		g.fail("I1", "%s has another epoch %d (of %d) than the rest (of %d)", s.name, number, at, g.epochs[number].at)
 	case number > uint64(len(g.epochs)):
@@ -432,13 +434,20 @@ func (g *truth) rewound(to uint64) {
 
 // lose: the log is about to lose entries.
 func (g *truth) lose(entries []bus.Envelope) {
+	g.taint(entries)
 	for _, e := range entries {
-		switch sealed := g.envelopeOf(e.Payload); {
-		case sealed == nil:
-		case !sealed.commit:
-			g.tainted[sealed.message] = true
-		case g.began(sealed, uint64(e.ID)):
+		if sealed := g.envelopeOf(e.Payload); sealed != nil && sealed.commit && g.began(sealed, uint64(e.ID)) {
 			g.forked = true
+		}
+	}
+}
+
+// taint: whether the messages among entries were read by somebody says nothing any
+// more.
+func (g *truth) taint(entries []bus.Envelope) {
+	for _, e := range entries {
+		if sealed := g.envelopeOf(e.Payload); sealed != nil && !sealed.commit {
+			g.tainted[sealed.message] = true
 		}
 	}
 }
