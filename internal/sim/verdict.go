@@ -318,8 +318,12 @@ func (g *truth) newcomers(lists map[*seat][]entry) {
 		return member && g.lame(s) == "" && !s.restored
 	}
 	for _, d := range g.owed {
-		if !stays(d.seat) || g.since(d.seat, last) != d.since || !stays(d.of.from) || g.hadRewind() {
+		if !stays(d.seat) || g.since(d.seat, last) != d.since || g.hadRewind() {
 			continue
+		}
+		from := d.of.from
+		if !stays(from) || !from.person.has(from.signer.Public()) || g.since(from, last) > int(d.of.epoch) {
+			continue // its sender was revoked or removed, and sends nothing of that life any more
 		}
 		g.counters[string(faultUnread)]++
 		if !slices.ContainsFunc(lists[d.seat], func(e entry) bool { return e.MessageID == d.of.message }) {
