@@ -560,10 +560,11 @@ func (a *groupActor) notRead(ctx *engine.Context, m logRead) error {
 	return nil
 }
 
-// rewound tells the replica where the log ends now.
+// rewound tells the replica where the log ends now. Where that is not before its
+// cursor, the log has grown again, or it was told before: it compares.
 func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
 	if uint64(end) >= a.replica.Cursor() {
-		return nil // told twice
+		return a.step(ctx, group.Rewound{End: uint64(end)})
 	}
 	a.sys.log.Error("group log went backwards", groupAttr(a.id), installationAttr(a.in.id))
 	a.sys.streams.rewound(a.in.id, a.id, end)

@@ -36,8 +36,8 @@ type link struct {
 
 // A chain is the links above base, in the order of the log.
 type chain struct {
-	base  uint64 // ID of the envelope before the first link
-	at    time.Time
+	base  uint64    // ID of the envelope before the first link
+	at    time.Time // when the log had the last link, or before that
 	links []link
 }
 
@@ -73,9 +73,15 @@ type comparison struct {
 }
 
 // ReadFrom returns the ID after which the log is read next: the cursor, or
-// before it where what was read is to be compared.
+// before it where what was read is to be compared, or the commit that added this
+// member was not seen yet.
 func (r *Replica) ReadFrom() uint64 {
-	if r.check.done || len(r.chain.links) == 0 {
+	switch {
+	case r.check.done:
+		return r.cursor
+	case r.unseen():
+		return r.joined - min(r.joined, idStep)
+	case len(r.chain.links) == 0:
 		return r.cursor
 	}
 	return r.chain.base
@@ -95,6 +101,8 @@ func (s *step) compare(d Delivered) bool {
 	c := &s.check
 	for !c.done && c.next < len(s.chain.links) {
 		switch l := s.chain.links[c.next]; {
+		case l.id > d.ID && s.isNew(d.ID):
+			return s.disagree(c.agreed)
 		case l.id <= d.After && l.id != d.ID || l.id > d.ID:
 			return true // this delivery says nothing of it
 		case l.id == d.ID:
@@ -108,10 +116,21 @@ func (s *step) compare(d Delivered) bool {
 			return false
 		}
 	}
-	if !c.done && c.next == len(s.chain.links) && d.ID > s.cursor {
+	if !c.done && c.next == len(s.chain.links) && d.ID > s.cursor && !s.unseen() {
 		return s.compared(d.Time)
 	}
 	return true
+}
+
+// comparing reports whether some of what was read is still to be compared: what
+// comes behind it is not taken before that.
+func (r *Replica) comparing() bool { return !r.check.done && r.check.next < len(r.chain.links) }
+
+// isNew reports whether the log has an envelope between two links where nothing
+// was when it was read. A chain that was laid anew has not all that was read.
+func (s *step) isNew(id uint64) bool {
+	return s.check.depth == 0 && id > max(s.chain.base, s.check.agreed) &&
+		!slices.ContainsFunc(s.chain.links, func(l link) bool { return l.id == id })
 }
 
 // absent: the log does not have a link any more. Commits are kept for ever.
@@ -129,6 +148,7 @@ func (s *step) absent(l link) bool {
 
 // compareRest ends a comparison: the log was read to its end.
 func (s *step) compareRest(in CaughtUp) bool {
+	s.noEntrance()
 	for c := &s.check; !c.done && c.next < len(s.chain.links); {
 		if l := s.chain.links[c.next]; l.id > in.End {
 			return s.disagree(c.agreed)

@@ -162,8 +162,12 @@ func (s *step) committed(d Delivered, it *intent) {
 }
 
 // sendWelcomes wraps the welcome for every joiner. It is done again after a
-// crash, until the host says that all are durable; joiners take one.
+// crash, until the host says that all are durable; joiners take one. Where the log
+// lost the commit they wait until it is there again.
 func (s *step) sendWelcomes(it *intent) {
+	if it.acked == 0 {
+		return
+	}
 	out, err := wrapAll(s.env.Rand, s.env.Each, it.sealed.welcome, it.acked, it.sealed.joiners)
 	if err != nil {
 		// Keys were checked when they were fetched: only randomness can fail.
@@ -179,7 +183,7 @@ func (s *step) sendWelcomes(it *intent) {
 
 // welcomesSent: the newcomers can join.
 func (s *step) welcomesSent(in WelcomesSent) error {
-	if it := s.find(in.Intent); it != nil && it.state == stateWelcoming {
+	if it := s.find(in.Intent); it != nil && it.state == stateWelcoming && it.acked != 0 {
 		s.accomplished(it)
 	}
 	return nil

@@ -347,6 +347,9 @@ func (s *step) caughtUpTo(in CaughtUp) error {
 // resend: the intent is not in the log.
 func (s *step) resend(it *intent) {
 	switch {
+	case s.standing == Lost && !it.isSend() && !it.isReoffer() && it.sealed.epoch == s.group.Epoch():
+		// It may land where the log leads here again, and is known then.
+		s.change(it, func(it *intent) { it.state = stateUnsettled })
 	case it.attempts >= maxAttempts && !it.isReoffer():
 		err := ErrUnanswered
 		if it.reason != "no answer" {

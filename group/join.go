@@ -96,6 +96,7 @@ func Create(env Env, c CreateConfig) (*Replica, Effects, error) {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
 	}
 	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, position: position{standing: Following}, caughtUp: true}}
+	s.chain.at = c.Now
 	s.rotated, s.appliedAt = c.Now, c.Now // the creator's keys are of no key package
 	if err := s.begun(g); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
@@ -190,16 +191,13 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		if !bytes.Equal(p.id, s.id) {
 			return errWrongGroup
 		}
-		// A removed member's group stands in the last epoch that it was in. Where
-		// the log lost that, what is newer is told by the log's time; but an epoch
-		// that it was in leads where it led before.
-		newer := g.Epoch() > p.group.Epoch() || p.may().anyTurn && c.Created.After(p.created) && !p.group.Knows(g)
+		newer := p.isNewer(g, c.Created)
 		behind := c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor
 		switch {
-		case behind && (newer || p.may().anyTurn):
-			return ErrBehind
 		case !newer:
 			return ErrStaleWelcome
+		case behind:
+			return ErrBehind
 		}
 	}
 	meta, err := s.decode(g.Extensions())
@@ -223,7 +221,10 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	}
 	s.facts = facts{created: c.Created, addedBy: adder, welcome: c.WelcomeID}
 	s.cursor, s.lastCommit, s.joined = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
-	s.chain.base = s.cursor
+	s.chain = chain{base: s.cursor, at: c.Created}
+	if s.joined > 0 {
+		s.path = []milestone{{at: s.joined}}
+	}
 	s.appliedAt = c.Created
 	if c.Previous != nil {
 		s.succeed(c.Previous, g.Epoch())
@@ -255,6 +256,25 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	return nil
 }
 
+// isNewer reports whether a welcome that the log had at a time leads to where the
+// replica has not been. A removed member's group stands in the last epoch that it
+// was in. Where the log lost the way to that, whatever leads beyond what the log
+// still has may be newer: that is told by the log's time. Welcomes from before,
+// which anybody may publish again, lead to what the log has, or to keys that were
+// used already.
+func (r *Replica) isNewer(g *mls.Group, at time.Time) bool {
+	switch {
+	case g.Epoch() > r.group.Epoch():
+		return true
+	case g.Epoch() <= r.logEpoch() || !at.After(r.created):
+		return false
+	case r.group.Knows(g):
+		// A newcomer that has not sent anything learns where its commit is now.
+		return g.Epoch() == r.group.Epoch() && r.path[0].hash == [32]byte{}
+	}
+	return true
+}
+
 // succeed takes over from the life before: history and failed messages stay,
 // the old life's keys go, and what it wrote down of commits: it may have been
 // in an epoch without the others. Where it had read further than the welcome,
@@ -281,6 +301,8 @@ func (s *step) succeed(p *Replica, epoch uint64) {
 			s.drop(it)
 		case it.state == stateFetching:
 			s.change(it, func(it *intent) { it.state, it.got = statePlanned, nil })
+		case it.state == stateWelcoming && it.acked == 0:
+			s.done(it, errLeftBehind) // the log lost the commit, and nobody offers it again
 		case it.inFlight():
 			s.unseal(it) // for an epoch of the life before; receivers know a message that they have
 		}

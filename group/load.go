@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/conclave-chat/conclave/mls"
 )
@@ -114,7 +113,7 @@ func (r *Replica) loadCursor(rows RowReader) error {
 		return at > saved
 	})
 	for _, l := range slices.Backward(links) {
-		r.chain.add(l, time.Time{})
+		r.chain.add(l, r.chain.at) // or later
 	}
 	return errors.Join(scan, err)
 }

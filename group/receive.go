@@ -17,12 +17,12 @@ func (s *step) delivered(d Delivered) error {
 	switch {
 	case !s.may().reads || s.check.failed:
 		return nil // not ours to read, not yet, or not before the log was gone back in
-	case !s.compare(d) || d.ID <= s.cursor:
+	case !s.entrance(d) || !s.compare(d) || d.ID <= s.cursor:
 		return nil // read before
 	case s.waiting != nil:
 		return nil // the log is read again from the cursor when the wait is over
-	case d.After > s.cursor:
-		s.read() // something was missed
+	case d.After > s.cursor || s.comparing():
+		s.read() // something was missed, or may be
 		return nil
 	}
 	return s.receive(d)

@@ -62,12 +62,12 @@ func (r *Replica) lostFrom() int {
 
 // logEpoch is the epoch that the log has led to as far as it was read: the own
 // one, or any, unless the log lost commits.
-func (s *step) logEpoch() uint64 {
-	i := s.lostFrom()
+func (r *Replica) logEpoch() uint64 {
+	i := r.lostFrom()
 	if i < 0 {
 		return math.MaxUint64
 	}
-	return s.Epoch() - uint64(len(s.path)-i)
+	return r.Epoch() - uint64(len(r.path)-i)
 }
 
 // lastCommitAt is where the commit that led to this epoch lies in the log.
@@ -95,8 +95,8 @@ func (reoffer) input() {}
 // out to be there when the log is read is not sent.
 func (s *step) rewound(in Rewound) error {
 	s.check.failed = false
-	if s.waiting != nil && s.waiting.ID > in.End {
-		s.waiting = nil // the log does not hold it any more
+	if s.waiting != nil {
+		s.waiting = nil // the log may not hold it any more
 		s.met(inputCame, "")
 		s.read()
 	}
@@ -104,17 +104,16 @@ func (s *step) rewound(in Rewound) error {
 		return nil
 	}
 	if in.End >= s.cursor {
-		// What was read is still there. What was only acknowledged may be gone.
+		// What was read may be there, or the log has grown again: it is compared.
+		// What was only acknowledged may be gone.
+		s.check, s.caughtUp = comparison{}, false
+		s.read()
 		for _, it := range s.intents {
 			if it.state == stateSealed && it.acked > in.End {
 				s.unsettle(it.id)
 			}
 		}
 		return nil
-	}
-	if s.waiting != nil {
-		s.waiting = nil
-		s.met(inputCame, "")
 	}
 	s.rewinds++
 	s.cursor, s.lastCommit, s.dirt = in.End, min(s.lastCommit, in.End), true
@@ -148,8 +147,26 @@ func (s *step) losePath(end uint64) {
 			last, s.path[i].at = s.path[i].at, 0
 		}
 	}
-	if last != 0 {
-		s.met(commitsLost, "the log lost commit %d, which was applied", last)
+	if last == 0 {
+		return
+	}
+	s.met(commitsLost, "the log lost commit %d, which was applied", last)
+	for _, it := range s.intents {
+		if it.state == stateWelcoming && it.acked > end {
+			s.saveIntent(s.change(it, func(it *intent) { it.acked = 0 }))
+		}
+	}
+}
+
+// welcomeAgain: the log has an own commit again whose welcomes wait for that. They
+// say where it lies now.
+func (s *step) welcomeAgain(m milestone) {
+	for _, it := range s.intents {
+		if it.state == stateWelcoming && it.acked == 0 && it.sealed.hash == m.hash {
+			it = s.change(it, func(it *intent) { it.acked = m.at })
+			s.saveIntent(it)
+			s.sendWelcomes(it)
+		}
 	}
 }
 
@@ -177,8 +194,10 @@ func (s *step) commitAgain(d Delivered, i int) {
 		}
 	}
 	s.advance(d)
+	s.welcomeAgain(s.path[i])
 	if i == len(s.path)-1 {
 		s.met(commitsFound, "")
+		s.read() // for what is not settled before
 		return
 	}
 	for _, it := range s.intents {
@@ -196,8 +215,11 @@ func (s *step) rivalled(d Delivered, m *mls.Message) {
 	}
 	s.met(leftBehind, "commit %d stands where the log lost the one that was applied", d.ID)
 	for _, it := range s.intents {
-		if it.isReoffer() {
+		switch {
+		case it.isReoffer():
 			s.drop(it)
+		case it.state == stateWelcoming && it.acked == 0:
+			s.done(it, errLeftBehind)
 		}
 	}
 }
@@ -274,7 +296,7 @@ func (s *step) isAgain(id MessageID) bool {
 // offerCommits queues the own commits that the log lost.
 func (s *step) offerCommits(rows RowReader) error {
 	for _, m := range s.path {
-		if m.at != 0 || m.own == 0 || s.outstanding(m.hash) != nil {
+		if m.at != 0 || m.own == 0 || !s.may().applies || s.outstanding(m.hash) != nil {
 			continue
 		}
 		row, err := rows.Get(TableSealed, keyOf(m.own), nil)

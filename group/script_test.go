@@ -273,6 +273,13 @@ var commands = map[string]func(*world, []string){
 			}
 		}
 	},
+	// rewound NAME… : the bus says that the log went backwards. It has grown since
+	"rewound": func(w *world, names []string) {
+		for _, name := range names {
+			h := w.homes[name]
+			h.step(group.Rewound{End: w.lastID, Rows: h.reader()})
+		}
+	},
 	// many NAME N : so many messages
 	"many": func(w *world, a []string) {
 		n, err := strconv.Atoi(a[1])

@@ -97,17 +97,16 @@ type permit struct {
 	sends   bool  // messages and commits are sealed, and what is not in the log goes again
 	refuses error // why it takes no wishes; nil: it takes them, and they wait
 	inOrder bool  // a welcome waits until the log before it was read
-	anyTurn bool  // a newer welcome is taken to whichever epoch it leads
 }
 
 var permits = [Inactive + 1]permit{
 	Following: {reads: true, applies: true, sends: true, inOrder: true},
 	Waiting:   {reads: true, applies: true, inOrder: true},
 	Apart:     {reads: true, applies: true, sends: true, inOrder: true},
-	Lost:      {reads: true, applies: true, inOrder: true, anyTurn: true},
+	Lost:      {reads: true, applies: true, inOrder: true},
 	Paused:    {refuses: ErrPaused},
 	Revoked:   {reads: true, applies: true, refuses: ErrRevoked},
-	Stranded:  {reads: true, anyTurn: true},
+	Stranded:  {reads: true},
 	Inactive:  {refuses: ErrInactive},
 }
 

@@ -100,7 +100,7 @@ func (s *seat) sendThoughRemoved() bool {
 		s.must(err)
 		s.truth.sent[sha256.Sum256(data)] = &envelope{
 			from: s, epoch: r.before.Epoch(), within: string(r.before.EpochAuthenticator()),
-			message: group.NewMessageID(s.truth.id, key, content),
+			message: group.NewMessageID(s.truth.id, key, content), rogue: true,
 		}
 		s.mustPublish(group.TopicMessages, group.EncodeGroupMessage(data, make([]byte, 32), false))
 		return true

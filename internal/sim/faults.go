@@ -59,8 +59,8 @@ var allFaults = []fault{
 	faultCopy, faultUnnoticed, faultTorn, faultDamage, faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
 }
 
-// pending are faults that the code is not up to yet. A seed has them only where
-// a test asks for them.
+// pending are faults that the code is not up to yet (docs/faults.md says what they
+// break). A seed has them only where a test asks for them.
 var pending = []fault{faultUnnoticed, faultDamage}
 
 // rare says one in how many worlds has a fault, where it is not one in three.

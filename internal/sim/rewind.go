@@ -88,8 +88,9 @@ func (s *seat) toldOf(end uint64) {
 	s.rewound = &end
 }
 
-// reconnected: the host is back. It follows the log from where its replica
-// stands, and reads what there is.
+// reconnected: the host is back, and its bus says that the log is not the one that
+// it was. The log may have grown again beyond where the replica stands.
 func (s *seat) reconnected() {
 	s.cut, s.fed, s.again = false, s.replica.Cursor(), true
+	s.toldOf(s.end())
 }

@@ -34,6 +34,9 @@ type seat struct {
 	cut     bool    // its host was away: the feed is to be taken up again
 	mended  bool    // it fell behind, and was added again where somebody could
 	rewound *uint64 // the log went back to here, and the replica has not been told
+
+	furthest uint64 // the highest epoch that it was in
+	beyond   uint64 // the same, when the log last lost something
 }
 
 // A reading is a read of the log in progress.
@@ -202,6 +205,9 @@ func (s *seat) wake() bool {
 		s.fail("load", "%s: %v", s.name, err)
 	}
 	s.replica, s.live, s.fed = r, s.chance(2, 3), r.Cursor()
+	if s.cut { // nobody here remembers what the log was: the replica compares
+		s.cut, s.again = false, true
+	}
 	s.tell("%s: up at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())
 	s.counters["loads"]++
 	s.truth.loaded(s)

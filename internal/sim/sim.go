@@ -51,10 +51,6 @@ func Run(seed uint64, o Options) (r Result, err error) {
 		case nil:
 		case *Failure:
 			err = p
-			if w.counters[string(faultRewind)] > 0 && len(o.With) == 0 {
-				w.counters["forks after a lost commit"]++ // FIXME: as long as the group does not mend it
-				r, err = w.result(), nil
-			}
 		default:
 			err = &Failure{seed, w.steps, "no panic", fmt.Sprintf("%v\n%s", p, debug.Stack())}
 		}

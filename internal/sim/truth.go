@@ -66,6 +66,7 @@ type envelope struct {
 	within  string // the epoch's authenticator
 	commit  bool
 	forged  bool
+	rogue   bool // by somebody who had been removed
 	message group.MessageID
 	key     generation
 }
@@ -147,6 +148,7 @@ func (g *truth) moved(s *seat, before *mls.Group) {
 func (g *truth) enter(s *seat, at uint64, before *mls.Group) {
 	now := s.replica.Group()
 	number := now.Epoch()
+	s.furthest = max(s.furthest, number)
 	if before != nil && number != before.Epoch()+1 {
 		g.fail("I2", "%s went from epoch %d to %d", s.name, before.Epoch(), number)
 	}
@@ -427,6 +429,9 @@ func (g *truth) rewound(to uint64) {
 	log := g.log()
 	g.lose(slices.DeleteFunc(log, func(e bus.Envelope) bool { return uint64(e.ID) <= to }))
 	g.forked = g.forked || g.has(faultUnnoticed)
+	for _, s := range g.seats() {
+		s.beyond = s.furthest
+	}
 	for _, e := range g.known {
 		e.at = min(e.at, to)
 	}
