@@ -237,8 +237,7 @@ func (g *truth) loaded(s *seat) {
 	if !r.Active() || s.evil {
 		return
 	}
-	authenticator := string(r.EpochAuthenticator())
-	if g.known[authenticator] == nil {
+	if g.known[string(r.EpochAuthenticator())] == nil {
 		g.fail("I1", "%s came back in an epoch %d that nobody was in", s.name, r.Epoch())
 	}
 	g.oldKeys(s)
