@@ -104,7 +104,7 @@ func (r *Replica) loadCursor(rows RowReader) error {
 		switch {
 		case m.rewinds == r.rewinds:
 			r.cursor = max(r.cursor, at)
-			if at > saved && m.mark != (mark{}) {
+			if at > saved {
 				links = append(links, link{at, m.mark, m.Kind == ApplicationMessage})
 			}
 		case at > saved && m.Kind == ApplicationMessage:
@@ -113,6 +113,10 @@ func (r *Replica) loadCursor(rows RowReader) error {
 		return at > saved
 	})
 	for _, l := range slices.Backward(links) {
+		if l.mark == (mark{}) { // of an older version: the chain begins behind it
+			r.chain.base, r.chain.links = l.id, nil
+			continue
+		}
 		r.chain.add(l, r.chain.at) // or later
 	}
 	return errors.Join(scan, err)

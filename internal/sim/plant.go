@@ -81,7 +81,7 @@ func (g *truth) firstCopies(s *seat, items []group.Delivered) (kept []group.Deli
 		}
 	}
 	for _, d := range items {
-		d.After = 0
+		d.After = min(d.After, s.replica.Cursor()) // so that nothing seems to be missing
 		if sealed := g.sent[sha256.Sum256(d.Data)]; sealed == nil || !old[sealed.message] {
 			kept = append(kept, d)
 		}
