@@ -159,7 +159,7 @@ func TestABatchOfAFollowThatIsOver(t *testing.T) {
 // Streams begin and end all the time, over a feed that brings what it took before
 // after that: nobody skips anything.
 func TestStreamsTakeTurns(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(3) {
 		log := membus.Config{Faults: membus.Faults{Hit: membus.Seeded(seed, 2, membus.Stale)}}
 		inWorldOf(t, log, func(w *world) {
 			p := w.people(3)
