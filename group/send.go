@@ -235,12 +235,3 @@ func hopeless(err error) bool {
 func (s *step) failAll(err error) {
 	s.failEach(func(it *intent) bool { return it.state != stateFailed && it.state != stateWelcoming }, err)
 }
-
-// Sent reports whether a replica's rows have an own message as Published.
-func Sent(rows RowReader, id MessageID) (bool, error) {
-	row, err := rows.Get(TableSent, id[:], nil)
-	if err != nil {
-		return false, fmt.Errorf("group: look up message: %w", err)
-	}
-	return row != nil, nil
-}
