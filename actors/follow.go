@@ -24,7 +24,7 @@ import (
 // What a feed delivers may be of a Follow that is over: it was taken from the log
 // before. Of a log that was unfollowed or followed anew, what the Next that ran by
 // then brings, and the one behind it, is not taken for what comes after at: it is
-// only a hint.
+// only a hint. So is everything before the Follow has begun: there is no at yet.
 type following struct {
 	topics   []bus.Topic // a group's two topics share one entry
 	readers  map[string]*readMark
@@ -78,7 +78,7 @@ func (d *dispatcher) follow(name string, cursor bus.ID, topics ...bus.Topic) *re
 	defer d.mu.Unlock()
 	f := d.logs[topics[0]]
 	if f == nil {
-		f = &following{topics: topics, readers: map[string]*readMark{}}
+		f = &following{topics: topics, readers: map[string]*readMark{}, sure: math.MaxUint64}
 		for _, t := range topics {
 			d.logs[t] = f
 		}
@@ -185,7 +185,7 @@ func (d *dispatcher) step(ctx context.Context, f *following) (again bool) {
 	switch {
 	case len(f.readers) == 0 && f.followed:
 		d.unlocked(func() { d.feed.Unfollow(f.topics...) })
-		f.followed, d.left = false, d.turn
+		f.followed, f.sure, d.left = false, math.MaxUint64, d.turn
 	case len(f.readers) == 0:
 		for _, t := range f.topics {
 			delete(d.logs, t)

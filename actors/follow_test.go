@@ -156,10 +156,44 @@ func TestABatchOfAFollowThatIsOver(t *testing.T) {
 	})
 }
 
+// The same, and the newcomer's Follow has not begun: its worker waits.
+func TestABatchBeforeItsFollow(t *testing.T) {
+	throughGate(t, func(w *world, g *gate) {
+		p := w.people(3)
+		id := w.group(p[0], p[1], p[2])
+		for _, m := range p {
+			w.sync(m, id)
+		}
+		first := w.stream(p[0])
+		w.say(p[2], id, "one")
+		w.hears(first, "one")
+		letGo := g.holding()
+		w.say(p[2], id, "two")
+		synctest.Wait() // the host has "two" in hand
+		w.ok(first.Close())
+		synctest.Wait() // nobody follows
+		w.sys.feed.mu.Lock()
+		w.sys.feed.workers += followsAtOnce // as many as there may be are at something else
+		w.sys.feed.mu.Unlock()
+		second := w.stream(p[1])
+		letGo()
+		elapse(time.Minute)
+		w.sys.feed.mu.Lock()
+		w.sys.feed.workers -= followsAtOnce - 1
+		w.sys.feed.beside(w.sys.feed.worker)
+		w.sys.feed.mu.Unlock()
+		elapse(time.Minute)
+		w.hears(second, "one", "two")
+		w.reads(p[1], id, "one", "two")
+		w.say(p[2], id, "three")
+		w.hears(second, "three")
+	})
+}
+
 // Streams begin and end all the time, over a feed that brings what it took before
 // after that: nobody skips anything.
 func TestStreamsTakeTurns(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(10) {
 		log := membus.Config{Faults: membus.Faults{Hit: membus.Seeded(seed, 2, membus.Stale)}}
 		inWorldOf(t, log, func(w *world) {
 			p := w.people(3)
