@@ -160,8 +160,11 @@ func IdempotencyKey(key string) SendOption { return func(s *group.Send) { s.Key 
 // Published or Failed without the caller. See Wait.
 func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID, error) {
 	encoded, err := g.client.host.codecs.Encode(c)
-	if errors.Is(err, content.ErrTooLarge) {
+	switch {
+	case errors.Is(err, content.ErrTooLarge):
 		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, content.ErrReserved):
+		err = fmt.Errorf("%w: %w: change the group instead", ErrInvalid, err)
 	}
 	if err != nil {
 		return MessageID{}, fmt.Errorf("conclave: send: %w", err)

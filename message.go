@@ -22,6 +22,14 @@ const (
 	Failed      DeliveryStatus = group.StatusFailed      // given up after three attempts; see Group.Retry
 )
 
+// A MessageKind tells what a member sent from what the protocol wrote down.
+type MessageKind = group.MessageKind
+
+const (
+	ApplicationMessage MessageKind = group.ApplicationMessage // sent by Sender
+	MembershipChange   MessageKind = group.MembershipChange   // what a commit of Sender's did: Content is a *GroupUpdated
+)
+
 // Content is what a message says. Text is the plain kind; Config.Codecs adds
 // others.
 type Content = content.Content
@@ -30,7 +38,8 @@ type Content = content.Content
 type Text = content.Text
 
 // GroupUpdated is a membership or metadata change, as each member writes it
-// down when a commit is applied.
+// down when a commit is applied. It cannot be sent: Send refuses it, and one that
+// another client sends is a *content.Unknown.
 type GroupUpdated = content.GroupUpdated
 
 // A Message is one entry of a group's history. It is the caller's own.
@@ -39,9 +48,10 @@ type Message struct {
 	Group        GroupID
 	Sender       string // inbox id
 	Installation InstallationID
+	Kind         MessageKind
 	SentAt       time.Time // by the bus's clock once published, by the sender's before
 	Status       DeliveryStatus
-	Content      Content // Text, *GroupUpdated, a codec's type, or *content.Unknown
+	Content      Content // Text, a codec's type or *content.Unknown; of a MembershipChange *GroupUpdated
 	Fallback     string  // what to show where Content is unknown
 	Attempts     int     // of an own message that is not published
 	Reason       string  // why it failed
@@ -58,14 +68,18 @@ func (m *Message) Text() string {
 
 // message turns a stored message into the caller's own value.
 func (h *Host) message(id GroupID, m group.Message) (*Message, error) {
-	d, err := h.codecs.Decode(m.Content)
+	decode := h.codecs.Decode
+	if m.Kind == group.MembershipChange {
+		decode = content.DecodeTranscript
+	}
+	d, err := decode(m.Content)
 	if err != nil {
 		// What is no EncodedContent at all is shown as unknown: it is in the
 		// history of every member alike.
 		d = content.Decoded{Content: &content.Unknown{Reason: err}}
 	}
 	out := &Message{
-		ID: m.ID, Group: id, Sender: m.Sender, SentAt: m.Time, Status: m.Status,
+		ID: m.ID, Group: id, Kind: m.Kind, Sender: m.Sender, SentAt: m.Time, Status: m.Status,
 		Content: d.Content, Fallback: d.Fallback, Attempts: m.Attempts, Reason: m.Reason, Position: m.Position.ID,
 	}
 	if len(m.Installation) == len(out.Installation) {

@@ -27,6 +27,8 @@ var (
 	ErrMalformed = errors.New("content: malformed")
 	// ErrUnknownType: no codec is registered for the type.
 	ErrUnknownType = errors.New("content: unknown type")
+	// ErrReserved: the type tells what the protocol did, and nobody sends it.
+	ErrReserved = errors.New("content: type is written by the protocol alone")
 )
 
 // A TypeID names a content type. Types that differ in the minor version alone
@@ -36,6 +38,13 @@ type TypeID struct {
 	Name      string
 	Major     uint32
 	Minor     uint32
+}
+
+// Reserved reports whether contents of the type tell what the protocol did. Each
+// member writes them down for itself; one that somebody sent is a forgery, in
+// whichever version it comes.
+func (t TypeID) Reserved() bool {
+	return t.Authority == "xmtp.org" && (t.Name == groupUpdatedName || t.Name == membershipChangeName)
 }
 
 // String returns the form "xmtp.org/text:1.0".
@@ -82,7 +91,8 @@ type Decoded struct {
 }
 
 // Unknown stands for a content that could not be read: its type has no codec
-// here (Reason is ErrUnknownType), or its codec refused it.
+// here (Reason is ErrUnknownType), it is one that nobody sends (ErrReserved), or its
+// codec refused it.
 type Unknown struct {
 	ID     TypeID
 	Reason error
@@ -97,10 +107,11 @@ type Registry struct {
 	codecs map[TypeID]Codec // by type with minor version 0
 }
 
-// NewRegistry returns a registry of the codecs of this package and of more.
+// NewRegistry returns a registry of TextCodec and of more. A codec of a reserved
+// type serves nobody.
 func NewRegistry(more ...Codec) *Registry {
 	r := &Registry{codecs: map[TypeID]Codec{}}
-	for _, c := range append([]Codec{TextCodec{}, GroupUpdatedCodec{}}, more...) {
+	for _, c := range append([]Codec{TextCodec{}}, more...) {
 		r.Register(c)
 	}
 	return r
@@ -115,8 +126,11 @@ func family(t TypeID) TypeID {
 	return t
 }
 
-// Encode serialises a content; equal contents give equal bytes.
+// Encode serialises a content to be sent; equal contents give equal bytes.
 func (r *Registry) Encode(c Content) (Encoded, error) {
+	if c.Type().Reserved() {
+		return Encoded{}, fmt.Errorf("%w: %s", ErrReserved, c.Type())
+	}
 	codec := r.codecs[family(c.Type())]
 	if _, unread := c.(*Unknown); unread || codec == nil {
 		return Encoded{}, fmt.Errorf("%w: %s", ErrUnknownType, c.Type())
@@ -142,9 +156,31 @@ func (r *Registry) Encode(c Content) (Encoded, error) {
 	return Encoded{b, codec.ShouldPush(c)}, nil
 }
 
-// Decode reads a serialised EncodedContent. What is an EncodedContent is never
-// refused: what its codec cannot read comes back as *Unknown.
+// Decode reads a serialised EncodedContent that somebody sent. What is an
+// EncodedContent is never refused: what its codec cannot read, and what nobody
+// sends, comes back as *Unknown.
 func (r *Registry) Decode(b []byte) (Decoded, error) {
+	return decode(b, func(t TypeID, e *contents.EncodedContent) (Content, error) {
+		if t.Reserved() {
+			return nil, fmt.Errorf("%w: %s", ErrReserved, t)
+		}
+		return readWith(r.codecs[family(t)], t, e)
+	})
+}
+
+// DecodeTranscript reads a serialised EncodedContent that a member wrote down
+// from a commit or a welcome.
+func DecodeTranscript(b []byte) (Decoded, error) {
+	return decode(b, func(t TypeID, e *contents.EncodedContent) (Content, error) {
+		var codec Codec
+		if family(t) == family((*GroupUpdated)(nil).Type()) {
+			codec = GroupUpdatedCodec{}
+		}
+		return readWith(codec, t, e)
+	})
+}
+
+func decode(b []byte, read func(TypeID, *contents.EncodedContent) (Content, error)) (Decoded, error) {
 	if len(b) > MaxSize {
 		return Decoded{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), MaxSize)
 	}
@@ -154,7 +190,7 @@ func (r *Registry) Decode(b []byte) (Decoded, error) {
 	}
 	t := TypeID{e.GetType().GetAuthorityId(), e.GetType().GetTypeId(), e.GetType().GetVersionMajor(), e.GetType().GetVersionMinor()}
 	d := Decoded{Type: t, Fallback: e.GetFallback(), Raw: e}
-	c, err := r.read(t, e)
+	c, err := read(t, e)
 	if err != nil {
 		c = &Unknown{t, err}
 	}
@@ -162,8 +198,7 @@ func (r *Registry) Decode(b []byte) (Decoded, error) {
 	return d, nil
 }
 
-func (r *Registry) read(t TypeID, e *contents.EncodedContent) (Content, error) {
-	codec := r.codecs[family(t)]
+func readWith(codec Codec, t TypeID, e *contents.EncodedContent) (Content, error) {
 	if codec == nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnknownType, t)
 	}

@@ -44,6 +44,78 @@ func TestTextAsRealClientsWriteIt(t *testing.T) {
 	}
 }
 
+// written is a transcript as a member writes it down.
+func written(t testing.TB, u *content.GroupUpdated) []byte {
+	t.Helper()
+	e, err := content.GroupUpdatedCodec{}.Encode(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded(t, u.Type(), e)
+}
+
+// encoded is a content of a type, past every rule on what is sent.
+func encoded(t testing.TB, id content.TypeID, e *contents.EncodedContent) []byte {
+	t.Helper()
+	e.Type = &contents.ContentTypeId{AuthorityId: id.Authority, TypeId: id.Name, VersionMajor: id.Major, VersionMinor: id.Minor}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestTranscriptsAreNotSent: what the protocol says has no codec on the way of a
+// message, in no version, and not by a codec of an app's own either. Only who wrote
+// it down reads it.
+func TestTranscriptsAreNotSent(t *testing.T) {
+	forged := &content.GroupUpdated{InitiatedBy: "a", Removed: []string{"you"}}
+	genuine := written(t, forged)
+	for _, id := range []content.TypeID{
+		forged.Type(),
+		{Authority: "xmtp.org", Name: "group_updated", Major: 1, Minor: 3},
+		{Authority: "xmtp.org", Name: "group_updated", Major: 2},
+		{Authority: "xmtp.org", Name: "group_membership_change", Major: 1},
+	} {
+		for name, r := range map[string]*content.Registry{
+			"own codecs":   content.NewRegistry(),
+			"an app's own": content.NewRegistry(content.GroupUpdatedCodec{}, asCodec{id}),
+		} {
+			if _, err := r.Encode(as{id}); !errors.Is(err, content.ErrReserved) {
+				t.Errorf("%s with %s: encoded, %v", id, name, err)
+			}
+			e, _ := content.GroupUpdatedCodec{}.Encode(forged)
+			d, err := r.Decode(encoded(t, id, e))
+			u, unknown := d.Content.(*content.Unknown)
+			if err != nil || !unknown || !errors.Is(u.Reason, content.ErrReserved) || u.ID != id {
+				t.Errorf("%s with %s: decoded to %+v, %v", id, name, d.Content, err)
+			}
+		}
+	}
+	if d, err := content.DecodeTranscript(genuine); err != nil || !reflect.DeepEqual(d.Content, forged) {
+		t.Errorf("a transcript reads as %+v, %v", d.Content, err)
+	}
+	d, err := content.DecodeTranscript(encoded(t, content.Text("").Type(), &contents.EncodedContent{Content: []byte("x")}))
+	if _, unknown := d.Content.(*content.Unknown); err != nil || !unknown {
+		t.Errorf("a text as a transcript reads as %+v, %v", d.Content, err)
+	}
+}
+
+// as is a content of any type, and asCodec carries it.
+type as struct{ id content.TypeID }
+
+func (a as) Type() content.TypeID { return a.id }
+
+type asCodec struct{ id content.TypeID }
+
+func (c asCodec) Type() content.TypeID                                     { return c.id }
+func (asCodec) Fallback(content.Content) string                            { return "" }
+func (asCodec) ShouldPush(content.Content) bool                            { return false }
+func (c asCodec) Decode(*contents.EncodedContent) (content.Content, error) { return as(c), nil }
+func (asCodec) Encode(content.Content) (*contents.EncodedContent, error) {
+	return &contents.EncodedContent{}, nil
+}
+
 func TestGroupUpdatedRoundTrip(t *testing.T) {
 	old, now := "", "new"
 	u := &content.GroupUpdated{
@@ -51,9 +123,9 @@ func TestGroupUpdatedRoundTrip(t *testing.T) {
 		Changes:     []content.FieldChange{{Field: "group_name", Old: &old, New: &now}, {Field: "x"}},
 		AddedAdmins: []string{"f"}, RemovedAdmins: []string{"g"}, AddedSuperAdmins: []string{"h"}, RemovedSuperAdmins: []string{"i"},
 	}
-	e, d := roundTrip(t, content.NewRegistry(), u)
-	if !reflect.DeepEqual(d.Content, u) || e.ShouldPush || d.Fallback != "" {
-		t.Errorf("decoded %+v", d.Content)
+	d, err := content.DecodeTranscript(written(t, u))
+	if err != nil || !reflect.DeepEqual(d.Content, u) || d.Fallback != "" {
+		t.Errorf("decoded %+v, %v", d.Content, err)
 	}
 }
 
@@ -79,6 +151,9 @@ func TestRealContents(t *testing.T) {
 			t.Fatal(err)
 		}
 		d, err := r.Decode(raw)
+		if err == nil && d.Type.Reserved() {
+			d, err = content.DecodeTranscript(raw)
+		}
 		if err != nil {
 			t.Errorf("decode %s: %v", encoded, err)
 			return
@@ -90,6 +165,12 @@ func TestRealContents(t *testing.T) {
 		if u, ok := d.Content.(*content.Unknown); ok {
 			if again, err := proto.Marshal(d.Raw); err != nil || len(again) != len(raw) || !errors.Is(u.Reason, content.ErrUnknownType) {
 				t.Errorf("%s: %v, %d bytes kept of %d", d.Type, u.Reason, len(again), len(raw))
+			}
+			return
+		}
+		if u, ok := d.Content.(*content.GroupUpdated); ok {
+			if again := written(t, u); !bytes.Equal(again, raw) {
+				t.Errorf("%s is written as\n%x\nwant\n%x", d.Type, again, raw)
 			}
 			return
 		}
@@ -288,13 +369,12 @@ func TestCompression(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	r := content.NewRegistry()
-	for _, c := range []content.Content{content.Text("hi"), &content.GroupUpdated{InitiatedBy: "a", Added: []string{"b"}}} {
-		e, err := r.Encode(c)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(e.Bytes)
+	e, err := r.Encode(content.Text("hi"))
+	if err != nil {
+		f.Fatal(err)
 	}
+	f.Add(e.Bytes)
+	f.Add(written(f, &content.GroupUpdated{InitiatedBy: "a", Added: []string{"b"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := r.Decode(b)
 		if err != nil {
@@ -302,6 +382,20 @@ func FuzzDecode(f *testing.F) {
 		}
 		if d.Content == nil || d.Raw == nil {
 			t.Fatal("decoded to nothing")
+		}
+		if d.Type.Reserved() {
+			if _, unknown := d.Content.(*content.Unknown); !unknown {
+				t.Fatalf("somebody sent %+v", d.Content)
+			}
+			d, err = content.DecodeTranscript(b)
+			u, ok := d.Content.(*content.GroupUpdated)
+			if err != nil || !ok {
+				return
+			}
+			if again, err := content.DecodeTranscript(written(t, u)); err != nil || !reflect.DeepEqual(again.Content, d.Content) {
+				t.Fatalf("%+v became %+v (%v)", d.Content, again.Content, err)
+			}
+			return
 		}
 		if _, unknown := d.Content.(*content.Unknown); unknown {
 			return

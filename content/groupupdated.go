@@ -30,10 +30,17 @@ type FieldChange struct {
 	Old, New *string
 }
 
-// Type implements Content.
-func (*GroupUpdated) Type() TypeID { return TypeID{"xmtp.org", "group_updated", 1, 0} }
+// The names of the reserved types. The second one is XMTP's earlier form of the
+// first; nobody writes it any more.
+const (
+	groupUpdatedName     = "group_updated"
+	membershipChangeName = "group_membership_change"
+)
 
-// GroupUpdatedCodec carries *GroupUpdated.
+// Type implements Content.
+func (*GroupUpdated) Type() TypeID { return TypeID{"xmtp.org", groupUpdatedName, 1, 0} }
+
+// GroupUpdatedCodec carries *GroupUpdated. No registry has it: see DecodeTranscript.
 type GroupUpdatedCodec struct{}
 
 func (GroupUpdatedCodec) Type() TypeID            { return (*GroupUpdated)(nil).Type() }

@@ -54,13 +54,24 @@ func (s DeliveryStatus) String() string {
 	return "invalid"
 }
 
-// A MessageKind tells what somebody sent from what a replica wrote down.
+// A MessageKind tells what somebody sent from what a replica wrote down. Its
+// numbers are stored.
 type MessageKind uint8
 
 const (
 	ApplicationMessage MessageKind = 1
 	MembershipChange   MessageKind = 2 // the transcript of a commit: content is a GroupUpdated
 )
+
+func (k MessageKind) String() string {
+	switch k {
+	case ApplicationMessage:
+		return "application"
+	case MembershipChange:
+		return "membership change"
+	}
+	return "invalid"
+}
 
 // A Message is one entry of a group's history.
 type Message struct {
