@@ -160,6 +160,9 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 		return a.done(ctx, m.id, err)
 	}
 	id := GroupID(replica.ID())
+	if !a.sys.isPosition(id, m.join.Welcome.Cursor) {
+		return a.done(ctx, m.id, fmt.Errorf("%w: its cursor is of another shard", group.ErrWelcome))
+	}
 	known, err := a.sys.rows(ctx.Context(), a.in, id).Get(group.TableMeta, nil, nil)
 	if err != nil {
 		return crash(fmt.Errorf("look for group: %w", err))
@@ -179,6 +182,15 @@ func (a *installationActor) enter(ctx *engine.Context, m prepared) error {
 	}
 	a.entered(ctx, id, replica, fx)
 	return a.done(ctx, m.id, nil)
+}
+
+// isPosition reports whether a cursor can be a position in a group's log. On a
+// foreign log any number can.
+func (s *System) isPosition(id GroupID, cursor uint64) bool {
+	commits, _ := topicsOf(id)
+	info := s.cfg.Bus.Info()
+	_, err := bus.OneShard(info.Shards, bus.ID(cursor), commits)
+	return err == nil || info.Foreign
 }
 
 // entered tells of a group that was joined and saved.
@@ -265,6 +277,7 @@ func (s *System) rejoinOnce(ctx context.Context, a *alarm, name string, join gro
 	if err != nil {
 		return err
 	}
+	join.Complete = true
 	return ask(rejoin{join})
 }
 

@@ -119,4 +119,5 @@ const (
 	errDMPolicy     = rejection("direct message with a group's permissions")
 	errOneshot      = rejection("a oneshot group is nothing to join")
 	errAdderUnknown = rejection("welcome signed by nobody in the group")
+	errCursor       = rejection("welcome names a place that the log does not have")
 )

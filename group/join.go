@@ -145,6 +145,11 @@ type JoinConfig struct {
 	// has read: the host reads the log up to the welcome's cursor and joins
 	// then. Without it, what lies between is skipped.
 	InOrder bool
+
+	// Complete says that Previous has read the log to its end since the welcome
+	// came. The cursor is its sender's to choose: one that is still ahead is not
+	// in the log, and the welcome is rejected.
+	Complete bool
 }
 
 // Join makes a replica from a welcome, after checking that the group is what
@@ -196,6 +201,8 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		switch {
 		case !newer:
 			return ErrStaleWelcome
+		case behind && c.Complete:
+			return errCursor
 		case behind:
 			return ErrBehind
 		}

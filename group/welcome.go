@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"golang.org/x/crypto/chacha20poly1305"
 	"google.golang.org/protobuf/proto"
@@ -94,6 +95,9 @@ func newWelcome(data, metadata []byte) (Welcome, error) {
 	var m contents.WelcomeMetadata // absent: cursor 0, and older envelopes are read past
 	if err := proto.Unmarshal(metadata, &m); err != nil {
 		return Welcome{}, fmt.Errorf("%w: metadata: %w", ErrWelcome, err)
+	}
+	if m.MessageCursor > math.MaxInt64 { // no log counts so far
+		return Welcome{}, fmt.Errorf("%w: %w", ErrWelcome, errCursor)
 	}
 	return Welcome{Data: data, Cursor: m.MessageCursor}, nil
 }
