@@ -82,7 +82,7 @@ func New(c Config) (*Gateway, error) {
 	protocols.SetUnencryptedHTTP2(true)
 	l := c.Limits
 	g.server = &http.Server{
-		Handler:           crossOrigin(c.Origins, g.admit(mux)),
+		Handler:           crossOrigin(c.Origins, trailersOnly(g.admit(mux))),
 		Protocols:         protocols,
 		TLSConfig:         c.TLS.Clone(),
 		ReadHeaderTimeout: 10 * time.Second,

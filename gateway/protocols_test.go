@@ -135,22 +135,6 @@ func TestUnknownProcedures(t *testing.T) {
 	wantCode(t, err, connect.CodeUnimplemented)
 	both.CloseRequest()
 	both.CloseResponse()
-
-	// On the wire: HTTP 200 and grpc-status 12.
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.url+mlsPath+"RevokeInstallation", strings.NewReader("\x00\x00\x00\x00\x00"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/grpc")
-	answer, err := h2.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	io.Copy(io.Discard, answer.Body)
-	if answer.StatusCode != 200 || answer.Trailer.Get("Grpc-Status") != "12" {
-		t.Errorf("HTTP %d, grpc-status %q", answer.StatusCode, answer.Trailer.Get("Grpc-Status"))
-	}
 }
 
 // Tools such as grpcurl learn the services, and can describe each of them.
