@@ -148,7 +148,7 @@ func NewKeyPackage(c KeyPackageConfig) (*KeyPackage, *KeyPackageSecrets, error) 
 			{Type: mls.ExtensionApplicationID, Data: appendVector(nil, []byte(c.Inbox))},
 		},
 		Extensions: mls.Extensions{
-			{Type: extLastResort, Data: []byte{}},
+			{Type: mls.ExtensionLastResort, Data: []byte{}},
 			{Type: extWelcomePointee, Data: marshal(&contents.WelcomePointeeEncryptionAeadTypesExtension{
 				SupportedAeadTypes: []contents.WelcomePointeeEncryptionAeadType{
 					contents.WelcomePointeeEncryptionAeadType_WELCOME_POINTEE_ENCRYPTION_AEAD_TYPE_CHACHA20_POLY1305}})},

@@ -18,7 +18,6 @@ import (
 // XMTP's own extension types. They carry protobuf; see metadata.go and
 // keypackage.go.
 const (
-	extLastResort        mls.ExtensionType = 0x000a // key package
 	extImmutableMetadata mls.ExtensionType = 0xf000 // group context
 	extMutableMetadata   mls.ExtensionType = 0xff00 // group context
 	extMembership        mls.ExtensionType = 0xff01 // group context
@@ -46,7 +45,7 @@ var v3 = profile{
 	keyPackage: mls.Capabilities{
 		Versions:     []uint16{1},
 		CipherSuites: []mls.CipherSuite{mls.MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519},
-		Extensions: []mls.ExtensionType{extLastResort, mls.ExtensionApplicationID, extPermissions, extMutableMetadata,
+		Extensions: []mls.ExtensionType{mls.ExtensionLastResort, mls.ExtensionApplicationID, extPermissions, extMutableMetadata,
 			extMembership, extWelcomeWrapper, extWelcomePointee, extImmutableMetadata},
 		Proposals:   []mls.ProposalType{mls.ProposalGroupContextExtensions},
 		Credentials: []mls.CredentialType{mls.CredentialBasic},
@@ -73,7 +72,7 @@ var v3 = profile{
 
 // requiredExtensions is what every member of a group must support.
 var requiredExtensions = []mls.ExtensionType{extMembership, extMutableMetadata, extPermissions,
-	extImmutableMetadata, extLastResort, mls.ExtensionApplicationID}
+	extImmutableMetadata, mls.ExtensionLastResort, mls.ExtensionApplicationID}
 
 // Limits are an operator's choices. They are checked when something is planned
 // and never when it is received: a limit must not decide what is valid.

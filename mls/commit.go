@@ -271,7 +271,7 @@ func (w *welcoming) seal(c CommitConfig, signer *Signer) ([]byte, error) {
 		welcome.secrets[k].newMember = w.keyPackages[k].Ref()
 		jobs.add(w.keyPackages[k].InitKey, s.append(nil), &welcome.secrets[k].secrets)
 	}
-	if err := jobs.run(c.Rand, suite, labelWelcome, welcome.groupInfo, c.Each); err != nil {
+	if err := jobs.run(c.Rand, suite, labelWelcome, welcome.groupInfo, c.Each, orFail); err != nil {
 		return nil, err
 	}
 	return welcome.append(appendMessageHeader(nil, WireWelcome)), nil

@@ -9,6 +9,9 @@ const (
 	CredentialX509  CredentialType = 2
 )
 
+// isDefault: there is no type of credential that need not be named.
+func (CredentialType) isDefault() bool { return false }
+
 // A Credential binds an identity to a member's signature key. What the identity
 // means, and whether it is authentic, is for the application to decide. See RFC
 // 9420, Section 5.3.

@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/conclave-chat/conclave/mls/internal/hkdf"
 )
@@ -201,8 +203,10 @@ func (s CipherSuite) signWithLabel(signer *Signer, label string, content []byte)
 	return signer.key.Sign(nil, message, hash)
 }
 
-// verifyWithLabel is VerifyWithLabel. Its verdicts are the standard library's:
-// members whose libraries disagree on one signature no longer share a group.
+// verifyWithLabel is VerifyWithLabel. Its verdicts are those of libcrux, which
+// libxmtp uses: members whose libraries disagree on one signature no longer share a
+// group. The standard library says the same of every key that is encoded as RFC
+// 8032 has it; libcrux refuses all others.
 func (s CipherSuite) verifyWithLabel(public []byte, label string, content, sig []byte) error {
 	message := signContent(label, content)
 	if s.ecdsa() {
@@ -215,13 +219,30 @@ func (s CipherSuite) verifyWithLabel(public []byte, label string, content, sig [
 		}
 		return nil
 	}
-	if len(public) != ed25519.PublicKeySize {
+	if len(public) != ed25519.PublicKeySize || !canonicalPoint(public) {
 		return errSignatureKey
 	}
 	if !ed25519.Verify(public, message, sig) {
 		return errSignature
 	}
 	return nil
+}
+
+// canonicalPoint reports whether an Ed25519 public key is encoded as RFC 8032,
+// Section 5.1.3, has it: y is below 2^255-19, and the sign of an x that is zero,
+// which belongs to y = 1 and y = -1, is not set.
+func canonicalPoint(public []byte) bool {
+	sign, high := public[31]>>7, public[31]&0x7f
+	all := func(v byte) bool {
+		return !slices.ContainsFunc(public[1:31], func(b byte) bool { return b != v })
+	}
+	switch {
+	case high == 0x7f && public[0] >= 0xec && all(0xff):
+		return public[0] == 0xec && sign == 0 // y = -1 is the largest
+	case high == 0 && public[0] == 1 && all(0):
+		return sign == 0
+	}
+	return true
 }
 
 // encryptWithLabel is EncryptWithLabel.
@@ -231,6 +252,16 @@ func (s CipherSuite) encryptWithLabel(rand io.Reader, public []byte, label strin
 		return nil, nil, fmt.Errorf("mls: encrypt to %s key: %w", label, err)
 	}
 	return kemOutput, ciphertext, nil
+}
+
+// encryptToNobody makes what looks like a ciphertext of n bytes: zeros, encrypted to
+// a key that nobody has.
+func (s CipherSuite) encryptToNobody(seed []byte, label string, context []byte, n int) (kemOutput, ciphertext []byte, err error) {
+	_, public, err := s.deriveKeyPair(s.deriveSecret(seed, "nobody"))
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.encryptWithLabel(bytes.NewReader(seed), public, label, context, make([]byte, n))
 }
 
 // decryptWithLabel is DecryptWithLabel. The public key is private's own.

@@ -57,6 +57,8 @@ const (
 const (
 	errLeafSource            = invalid("leaf node source does not fit where the leaf stands")
 	errDuplicateExtension    = invalid("two extensions of one type in a list")
+	errExtensionPlace        = invalid("extension of a type that has no place here")
+	errSuiteUnsupported      = invalid("cipher suite or protocol version is not among a leaf's capabilities")
 	errExtensionUnsupported  = invalid("extension is not among a member's capabilities")
 	errProposalUnsupported   = invalid("proposal type is not among a member's capabilities")
 	errCredentialUnsupported = invalid("credential type is not among a member's capabilities")
@@ -69,7 +71,6 @@ const (
 	errBlankLeaf             = invalid("leaf index does not name a member")
 	errPathLength            = invalid("update path does not match the filtered direct path")
 	errPathCiphertexts       = invalid("update path does not have one ciphertext per node of the resolution")
-	errTooManyCapabilities   = invalid("list of capabilities is too long")
 	errTreeHash              = invalid("tree hash does not match")
 )
 

@@ -13,6 +13,10 @@ const (
 	ExtensionExternalSenders      ExtensionType = 5
 )
 
+// ExtensionLastResort marks a key package that serves more than once. It is
+// registered beside RFC 9420, for key packages, and not default.
+const ExtensionLastResort ExtensionType = 0x000a
+
 func (t ExtensionType) isDefault() bool {
 	return t >= ExtensionApplicationID && t <= ExtensionExternalSenders
 }
@@ -37,19 +41,61 @@ func (x Extensions) Get(t ExtensionType) ([]byte, bool) {
 	return nil, false
 }
 
-// unique checks Section 13.4: no list holds two extensions of one type.
-func (x Extensions) unique() error {
-	if len(x) < 2 {
-		return nil
+// A place is a structure that has extensions.
+type place uint8
+
+const (
+	inKeyPackage place = 1 << iota
+	inLeafNode
+	inGroupContext
+	inGroupInfo
+)
+
+// places says where a type may stand: the column "Message(s)" of RFC 9420, Section
+// 17.3. Types that this package does not know may stand anywhere.
+func (t ExtensionType) places() place {
+	switch {
+	case t == ExtensionApplicationID:
+		return inLeafNode
+	case t == ExtensionLastResort:
+		return inKeyPackage
+	case t == ExtensionRatchetTree || t == ExtensionExternalPub:
+		return inGroupInfo
+	case t == ExtensionRequiredCapabilities || t == ExtensionExternalSenders:
+		return inGroupContext
+	case isGrease(uint16(t)):
+		return inKeyPackage | inLeafNode | inGroupInfo
 	}
+	return inKeyPackage | inLeafNode | inGroupContext | inGroupInfo
+}
+
+// isGrease is Section 13.5: 0x0A0A, 0x1A1A, and so on to 0xEAEA.
+func isGrease(v uint16) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff && v>>12 != 0xf }
+
+// check is Section 13.4, that no list holds two extensions of one type, and Section
+// 17.3, that each is one for its place.
+func (x Extensions) check(at place) error {
 	seen := make(map[ExtensionType]struct{}, len(x))
 	for _, e := range x {
+		if e.Type.places()&at == 0 {
+			return errExtensionPlace
+		}
 		if _, dup := seen[e.Type]; dup {
 			return errDuplicateExtension
 		}
 		seen[e.Type] = struct{}{}
 	}
 	return nil
+}
+
+// types lists what capabilities must name: the types that are not default.
+func (x Extensions) types() (list []ExtensionType) {
+	for _, e := range x {
+		if !e.Type.isDefault() {
+			list = append(list, e.Type)
+		}
+	}
+	return list
 }
 
 func decodeExtensions(r *reader) (x Extensions) {
@@ -68,17 +114,10 @@ func (x Extensions) append(b []byte) []byte {
 	})
 }
 
-// maxCapabilities bounds each list of capabilities, since lists are compared
-// with each other: real ones have about ten entries.
-const maxCapabilities = 256
-
 // decodeU16List decodes one of the lists of 16-bit code points of which
 // capabilities consist.
 func decodeU16List[T ~uint16](r *reader) (list []T) {
 	r.list(func(r *reader) {
-		if len(list) == maxCapabilities {
-			r.fail(errTooManyCapabilities)
-		}
 		list = append(list, T(r.u16()))
 	})
 	return list

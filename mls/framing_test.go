@@ -416,7 +416,7 @@ func FuzzParseMessage(f *testing.F) {
 	f.Add(e.secrets.sealPublic(e.sign(f, commit, WirePublicMessage), e.encoded))
 	keyPackage, _, err := NewKeyPackage(KeyPackageConfig{
 		Rand: rand.Reader, Suite: suite3, Signer: e.signer, Credential: BasicCredential([]byte("somebody")),
-		Capabilities: Capabilities{Credentials: []CredentialType{CredentialBasic}},
+		Capabilities: testCapabilities(suite3),
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -3,6 +3,7 @@ package mls
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -79,7 +80,7 @@ func TestInvalidProposalLists(t *testing.T) {
 	twin := c.keyPackageWith(func(k *KeyPackageConfig) { k.Signer = c.members[1].signer })
 	foreign, _, err := NewKeyPackage(KeyPackageConfig{
 		Rand: c.bytes, Suite: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, Signer: must(GenerateSigner(MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, c.bytes))(t),
-		Credential: BasicCredential(nil), Capabilities: testCapabilities(c.suite),
+		Credential: BasicCredential(nil), Capabilities: testCapabilities(MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +125,11 @@ func TestInvalidProposalLists(t *testing.T) {
 		{"psk for a reinitialized group", []StagedProposal{own(PreSharedKey{reinitPSK})}, errPSKUsage},
 		{"two group context changes", []StagedProposal{own(GroupContextExtensions{}), own(GroupContextExtensions{})}, errTwoExtensionChanges},
 		{"one type of extension twice", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: 0xff00}, {Type: 0xff00}}})}, errDuplicateExtension},
+		{"application id in the group's context", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: ExtensionApplicationID}}})}, errExtensionPlace},
+		{"ratchet tree in the group's context", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: ExtensionRatchetTree}}})}, errExtensionPlace},
+		{"external key in the group's context", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: ExtensionExternalPub}}})}, errExtensionPlace},
+		{"mark of last resort in the group's context", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: ExtensionLastResort}}})}, errExtensionPlace},
+		{"grease in the group's context", []StagedProposal{own(GroupContextExtensions{Extensions{{Type: 0x3a3a}}})}, errExtensionPlace},
 		{"malformed required capabilities", []StagedProposal{own(GroupContextExtensions{Extensions{{ExtensionRequiredCapabilities, []byte{1}}}})}, ErrInvalid},
 		{"malformed external senders", []StagedProposal{own(GroupContextExtensions{Extensions{{ExtensionExternalSenders, []byte{1}}}})}, ErrInvalid},
 		{"reinit with others", []StagedProposal{own(ReInit{Version: mls10}), own(Remove{1})}, errReInitWithOthers},
@@ -204,8 +210,21 @@ func TestInvalidKeyPackages(t *testing.T) {
 		}()}, nil, labelKeyPackage), errLeafSource},
 		{"leaf with an extension twice", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: 0xff00}, {Type: 0xff00}} }), nil, labelKeyPackage), errDuplicateExtension},
 		{"leaf without its credential type", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Capabilities.Credentials = nil }), nil, labelKeyPackage), errCredentialUnsupported},
-		{"leaf with many capabilities", build(mls10, c.suite, init, leaf(func(l *LeafNode) {
-			l.Capabilities.Proposals = make([]ProposalType, maxCapabilities)
+		{"leaf without its suite", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Capabilities.CipherSuites = []CipherSuite{1} }), nil, labelKeyPackage), errSuiteUnsupported},
+		{"leaf without its version", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Capabilities.Versions = []uint16{2} }), nil, labelKeyPackage), errSuiteUnsupported},
+		{"leaf with an application id", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: ExtensionApplicationID}} }), nil, labelKeyPackage), nil},
+		{"leaf with a ratchet tree", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: ExtensionRatchetTree}} }), nil, labelKeyPackage), errExtensionPlace},
+		{"leaf with required capabilities", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: ExtensionRequiredCapabilities}} }), nil, labelKeyPackage), errExtensionPlace},
+		{"leaf with external senders", build(mls10, c.suite, init, leaf(func(l *LeafNode) { l.Extensions = Extensions{{Type: ExtensionExternalSenders}} }), nil, labelKeyPackage), errExtensionPlace},
+		{"leaf with the mark of last resort", build(mls10, c.suite, init, leaf(func(l *LeafNode) {
+			l.Capabilities.Extensions, l.Extensions = []ExtensionType{ExtensionLastResort}, Extensions{{Type: ExtensionLastResort}}
+		}), nil, labelKeyPackage), errExtensionPlace},
+		{"application id of the key package", build(mls10, c.suite, init, ok, Extensions{{Type: ExtensionApplicationID}}, labelKeyPackage), errExtensionPlace},
+		{"external key of the key package", build(mls10, c.suite, init, ok, Extensions{{Type: ExtensionExternalPub}}, labelKeyPackage), errExtensionPlace},
+		{"extension that is supported", build(mls10, c.suite, init, ok, Extensions{{Type: 0xff00}}, labelKeyPackage), nil},
+		{"extension that is not", build(mls10, c.suite, init, ok, Extensions{{Type: 0xff01}}, labelKeyPackage), errExtensionUnsupported},
+		{"leaf with very many capabilities", build(mls10, c.suite, init, leaf(func(l *LeafNode) {
+			l.Capabilities.Proposals = make([]ProposalType, 1<<16)
 		}), nil, labelKeyPackage), nil},
 	}
 	for _, test := range tests {
@@ -219,10 +238,93 @@ func TestInvalidKeyPackages(t *testing.T) {
 			}
 		})
 	}
-	long := *ok
-	long.Capabilities.Proposals = make([]ProposalType, maxCapabilities+1)
-	if _, err := long.signed(c.suite, p.signer, nil, 0); !errors.Is(err, errTooManyCapabilities) {
-		t.Error("more capabilities than anybody has:", err)
+}
+
+// TestLongListsAreComparedOnce: lists of capabilities may be as long as a message,
+// and are compared in time that grows with their lengths alone. If it grew with the
+// product, this test would take hours.
+func TestLongListsAreComparedOnce(t *testing.T) {
+	all := make([]ExtensionType, 1<<16)
+	for i := range all {
+		all[i] = ExtensionType(i)
+	}
+	long := slices.Repeat(all[:1<<15], 16)
+	c := Capabilities{Extensions: long}
+	required := Extensions{{ExtensionRequiredCapabilities, RequiredCapabilities{Extensions: slices.Repeat(all, 8)}.Bytes()}}
+	q := must(required.requirements())(t)
+	if len(q.extensions) != len(all) {
+		t.Errorf("%d requirements of %d types", len(q.extensions), len(all))
+	}
+	for range 400 {
+		if err := c.meets(q); err != errExtensionUnsupported {
+			t.Fatal(err)
+		}
+	}
+	c.Extensions = append(long, all[1<<15:]...)
+	if err := c.meets(q); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestALeafKeyOfLowOrder: a member whose key nothing can be encrypted to is valid,
+// and in nobody's way but its own: paths go on, and everybody else follows them.
+func TestALeafKeyOfLowOrder(t *testing.T) {
+	for _, first := range []byte{0, 1} { // the point zero, and another of low order
+		c := newClub(t, 3)
+		p := c.player()
+		k, _ := c.keyPackage(p)
+		leaf := *k.LeafNode
+		leaf.EncryptionKey = append([]byte{first}, make([]byte, 31)...)
+		b := appendVector(appendU16(appendU16(nil, mls10), uint16(c.suite)), k.InitKey)
+		b = Extensions(nil).append(must(leaf.signed(c.suite, p.signer, nil, 0))(t).append(b))
+		bad := must(ParseKeyPackage(appendVector(b, must(c.suite.signWithLabel(p.signer, labelKeyPackage, b))(t))))(t)
+		c.deliver(c.members[0], must(c.g(0).Commit(CommitConfig{Rand: c.bytes, Proposals: []Proposal{Add{bad}}}))(t), nil)
+		for _, committer := range c.members {
+			epoch := committer.g.Epoch()
+			c.deliver(committer, must(committer.g.Commit(CommitConfig{Rand: c.bytes}))(t), nil)
+			for _, m := range c.members {
+				if m.g.Epoch() != epoch+1 || !bytes.Equal(m.g.EpochAuthenticator(), committer.g.EpochAuthenticator()) {
+					t.Fatalf("%s does not follow %s from epoch %d", m.name, committer.name, epoch)
+				}
+			}
+		}
+	}
+}
+
+// TestKeysAreCanonical: an Ed25519 key has one encoding. The standard library takes
+// further ones of some points; libcrux does not, and a member that somebody's library
+// refuses would split the group.
+func TestKeysAreCanonical(t *testing.T) {
+	point := func(low, rest, high byte) []byte {
+		b := bytes.Repeat([]byte{rest}, 32)
+		b[0], b[31] = low, high
+		return b
+	}
+	for name, c := range map[string]struct {
+		key  []byte
+		want bool
+	}{
+		"y = 0":                       {point(0, 0, 0), true},
+		"y = 0, other x":              {point(0, 0, 0x80), true},
+		"y = 1":                       {point(1, 0, 0), true},
+		"y = 1, x = -0":               {point(1, 0, 0x80), false},
+		"y = 2":                       {point(2, 0, 0x80), true},
+		"y = -1":                      {point(0xec, 0xff, 0x7f), true},
+		"y = -1, x = -0":              {point(0xec, 0xff, 0xff), false},
+		"y = p":                       {point(0xed, 0xff, 0x7f), false},
+		"y = p, other x":              {point(0xed, 0xff, 0xff), false},
+		"y = p + 1":                   {point(0xee, 0xff, 0x7f), false},
+		"y = p + 18":                  {point(0xff, 0xff, 0x7f), false},
+		"y = p + 18, other x":         {point(0xff, 0xff, 0xff), false},
+		"y = -2":                      {point(0xeb, 0xff, 0xff), true},
+		"a key like any":              {must(GenerateSigner(1, rand.NewChaCha8([32]byte{})))(t).Public(), true},
+		"y that only ends like p":     {append(point(0xed, 0xff, 0x7f)[:30], 0, 0x7f), true},
+		"y that only begins like one": {append(point(1, 0, 0)[:31], 0x81), true},
+	} {
+		err := CipherSuite(1).verifyWithLabel(c.key, "label", nil, make([]byte, 64))
+		if got := err != errSignatureKey; got != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

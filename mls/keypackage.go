@@ -55,7 +55,7 @@ func ParseKeyPackage(b []byte) (*KeyPackage, error) {
 	return (*Realm)(nil).ParseKeyPackage(b)
 }
 
-// verify is Section 10.1 without the comparison to a group's parameters.
+// verify is Sections 10 and 10.1 without the comparison to a group's parameters.
 func (k *KeyPackage) verify(realm *Realm) error {
 	if k.Version != mls10 {
 		return errKeyPackageVersion
@@ -69,8 +69,11 @@ func (k *KeyPackage) verify(realm *Realm) error {
 	if bytes.Equal(k.InitKey, k.LeafNode.EncryptionKey) {
 		return errInitKeyReused
 	}
-	if err := k.Extensions.unique(); err != nil {
+	if err := k.Extensions.check(inKeyPackage); err != nil {
 		return err
+	}
+	if !supports(k.LeafNode.Capabilities.Extensions, k.Extensions.types()) {
+		return errExtensionUnsupported
 	}
 	if err := k.LeafNode.verify(realm, k.CipherSuite, nil, 0); err != nil {
 		return err

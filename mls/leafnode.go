@@ -43,37 +43,61 @@ func (c Capabilities) append(b []byte) []byte {
 	return appendU16List(b, c.Credentials)
 }
 
-func (c *Capabilities) supportsExtension(t ExtensionType) bool {
-	return t.isDefault() || slices.Contains(c.Extensions, t)
-}
-
-func (c *Capabilities) supportsProposal(t ProposalType) bool {
-	return t.isDefault() || slices.Contains(c.Proposals, t)
-}
-
-func (c *Capabilities) supportsCredential(t CredentialType) bool {
-	return slices.Contains(c.Credentials, t)
-}
-
 // meets checks a group's requirements: every extension of the group context,
 // and what its required_capabilities names. See RFC 9420, Sections 11.1 and 13.4.
 func (c *Capabilities) meets(q requirements) error {
-	for _, t := range q.extensions {
-		if !c.supportsExtension(t) {
-			return errExtensionUnsupported
-		}
-	}
-	for _, t := range q.proposals {
-		if !c.supportsProposal(t) {
-			return errProposalUnsupported
-		}
-	}
-	for _, t := range q.credentials {
-		if !c.supportsCredential(t) {
-			return errCredentialUnsupported
-		}
+	switch {
+	case !supports(c.Extensions, q.extensions):
+		return errExtensionUnsupported
+	case !supports(c.Proposals, q.proposals):
+		return errProposalUnsupported
+	case !supports(c.Credentials, q.credentials):
+		return errCredentialUnsupported
 	}
 	return nil
+}
+
+// A codePoint is a type that capabilities name. Types that are default are
+// supported without being named.
+type codePoint interface {
+	~uint16
+	isDefault() bool
+}
+
+// A codeSet is a set of code points.
+type codeSet [1 << 16 / 64]uint64
+
+// add reports whether a code point is new to the set.
+func (s *codeSet) add(v uint16) bool {
+	known := s.has(v)
+	s[v/64] |= 1 << (v % 64)
+	return !known
+}
+
+func (s *codeSet) has(v uint16) bool { return s[v/64]&(1<<(v%64)) != 0 }
+
+// supports reports whether all that is wanted is named or default. Lists from
+// outside may be as long as their message: the time it takes grows with the sum of
+// their lengths and not with the product.
+func supports[T codePoint](named, wanted []T) bool {
+	const few = 1 << 12
+	if len(named)*len(wanted) <= few {
+		return !slices.ContainsFunc(wanted, func(t T) bool { return !t.isDefault() && !slices.Contains(named, t) })
+	}
+	var set codeSet
+	for _, t := range named {
+		set.add(uint16(t))
+	}
+	return !slices.ContainsFunc(wanted, func(t T) bool { return !t.isDefault() && !set.has(uint16(t)) })
+}
+
+// distinct drops what a list names again.
+func distinct[T codePoint](list []T) []T {
+	if len(list) < 64 {
+		return list
+	}
+	var set codeSet
+	return slices.DeleteFunc(list, func(t T) bool { return !set.add(uint16(t)) })
 }
 
 // requirements is what a group context asks of each member's capabilities.
@@ -84,12 +108,7 @@ type requirements struct {
 }
 
 func (x Extensions) requirements() (requirements, error) {
-	var q requirements
-	for _, e := range x {
-		if !e.Type.isDefault() {
-			q.extensions = append(q.extensions, e.Type)
-		}
-	}
+	q := requirements{extensions: x.types()}
 	data, ok := x.Get(ExtensionRequiredCapabilities)
 	if !ok {
 		return q, nil
@@ -98,8 +117,8 @@ func (x Extensions) requirements() (requirements, error) {
 	if err != nil {
 		return q, err
 	}
-	q.extensions = append(q.extensions, c.Extensions...)
-	q.proposals, q.credentials = c.Proposals, c.Credentials
+	q.extensions = distinct(append(q.extensions, c.Extensions...))
+	q.proposals, q.credentials = distinct(c.Proposals), distinct(c.Credentials)
 	return q, nil
 }
 
@@ -195,19 +214,21 @@ func (n LeafNode) signed(suite CipherSuite, signer *Signer, groupID []byte, i Le
 	return decodeLeafNode(r), r.end()
 }
 
-// verify checks what a leaf says by itself: its signature and that its own
-// extensions and credential are among its capabilities. The group's part, the
-// rest of Section 7.3, is the tree's: see tree.checkLeaf.
+// verify checks what a leaf says by itself: its signature, and that what it uses is
+// among its capabilities, the suite and the version of its group included (Section
+// 7.2). The group's part, the rest of Section 7.3, is the tree's: see
+// tree.checkLeaves.
 func (n *LeafNode) verify(realm *Realm, suite CipherSuite, groupID []byte, i LeafIndex) error {
-	if err := n.Extensions.unique(); err != nil {
+	if err := n.Extensions.check(inLeafNode); err != nil {
 		return err
 	}
-	for _, e := range n.Extensions {
-		if !n.Capabilities.supportsExtension(e.Type) {
-			return errExtensionUnsupported
-		}
-	}
-	if !n.Capabilities.supportsCredential(n.Credential.Type) {
+	c := &n.Capabilities
+	switch {
+	case !slices.Contains(c.Versions, mls10), !slices.Contains(c.CipherSuites, suite):
+		return errSuiteUnsupported
+	case !supports(c.Extensions, n.Extensions.types()):
+		return errExtensionUnsupported
+	case !slices.Contains(c.Credentials, n.Credential.Type):
 		return errCredentialUnsupported
 	}
 	return realm.verify(suite, n.SignatureKey, labelLeafNode, n.tbsBytes(groupID, i), n.Signature)

@@ -292,10 +292,10 @@ func (s *publicState) checkUpdate(realm *Realm, leaf *LeafNode, i LeafIndex) err
 	return leaf.verify(realm, s.context.CipherSuite, s.context.GroupID, i)
 }
 
-// checkContext checks a group context's extensions: no type twice, and those
-// that this package reads well-formed.
+// checkContext checks a group context's extensions: no type twice, all in their
+// place, and those that this package reads well-formed.
 func (x Extensions) checkContext() error {
-	if err := x.unique(); err != nil {
+	if err := x.check(inGroupContext); err != nil {
 		return err
 	}
 	if data, ok := x.Get(ExtensionExternalSenders); ok {

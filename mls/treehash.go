@@ -114,17 +114,13 @@ func (t *tree) parentHashed(path []pathStep, keys [][]byte) (parents map[nodeInd
 // validate checks a tree that came from outside, as a newcomer does: RFC 9420,
 // Section 12.4.3.1. That no key appears twice was checked as it was built.
 func (t *tree) validate(realm *Realm, groupID []byte, q requirements) error {
+	q.credentials = append(q.credentials[:len(q.credentials):len(q.credentials)], t.credentialTypes(nil)...)
 	for i, leaf := range t.all() {
 		if err := leaf.verify(realm, t.suite, groupID, i); err != nil {
 			return err
 		}
 		if err := leaf.Capabilities.meets(q); err != nil {
 			return err
-		}
-		for _, u := range t.credentials {
-			if !leaf.Capabilities.supportsCredential(u.t) {
-				return errCredentialUnsupported
-			}
 		}
 	}
 	return t.root.validateParents(t.rootIndex())
@@ -236,26 +232,32 @@ func (n *node) parentHashAt(x, d nodeIndex) []byte {
 // say by itself. Types of credentials that were in use before the commit are
 // known to be supported by everyone.
 func (t *tree) checkLeaves(changed []LeafIndex, q requirements, before *tree) error {
+	q.credentials = append(q.credentials[:len(q.credentials):len(q.credentials)], t.credentialTypes(nil)...)
 	for _, i := range changed {
 		leaf, _ := t.member(i)
 		if err := leaf.Capabilities.meets(q); err != nil {
 			return err
 		}
-		for _, u := range t.credentials {
-			if !leaf.Capabilities.supportsCredential(u.t) {
-				return errCredentialUnsupported
-			}
-		}
 	}
-	for _, u := range t.credentials {
-		if slices.ContainsFunc(before.credentials, func(old credentialUse) bool { return old.t == u.t }) {
-			continue
-		}
-		for _, leaf := range t.all() {
-			if !leaf.Capabilities.supportsCredential(u.t) {
-				return errCredentialUnsupported
-			}
+	fresh := t.credentialTypes(before)
+	if len(fresh) == 0 {
+		return nil
+	}
+	for _, leaf := range t.all() {
+		if !supports(leaf.Capabilities.Credentials, fresh) {
+			return errCredentialUnsupported
 		}
 	}
 	return nil
+}
+
+// credentialTypes lists the types of credentials that members present, but for
+// those that are in another tree.
+func (t *tree) credentialTypes(but *tree) (list []CredentialType) {
+	for _, u := range t.credentials {
+		if but == nil || !slices.ContainsFunc(but.credentials, func(old credentialUse) bool { return old.t == u.t }) {
+			list = append(list, u.t)
+		}
+	}
+	return list
 }

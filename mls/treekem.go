@@ -2,9 +2,12 @@ package mls
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/conclave-chat/conclave/mls/hpke"
 )
 
 // TreeKEM: how a committer's path reaches the members. See RFC 9420, Sections
@@ -221,7 +224,9 @@ func (t *tree) newPath(rand io.Reader, i LeafIndex, template LeafNode, signer *S
 	return f, err
 }
 
-// seal encrypts the path secrets to everyone beside the path (Section 7.6).
+// seal encrypts the path secrets to everyone beside the path (Section 7.6). A leaf
+// with an X25519 key of low order is valid, and nothing can be encrypted to it: what
+// stands there for it opens for nobody, and the commit is good for all others.
 func (f *freshPath) seal(rand io.Reader, added []LeafIndex, context []byte, each Each) (*UpdatePath, error) {
 	path := &UpdatePath{leaf: f.leaf, nodes: make([]updatePathNode, len(f.steps))}
 	var jobs sealJobs
@@ -232,7 +237,7 @@ func (f *freshPath) seal(rand io.Reader, added []LeafIndex, context []byte, each
 			jobs.add(f.tree.at(x).encryptionKey(), f.secrets[k], &path.nodes[k].secrets[j])
 		}
 	}
-	return path, jobs.run(rand, f.tree.suite, labelUpdatePathNode, context, each)
+	return path, jobs.run(rand, f.tree.suite, labelUpdatePathNode, context, each, orNobody)
 }
 
 // Each runs f for 0 to n-1, in any order and as many at a time as it likes, and
@@ -252,9 +257,17 @@ func (j *sealJobs) add(public, plaintext []byte, out *hpkeCiphertext) {
 	*j = append(*j, sealJob{public, plaintext, out})
 }
 
+// unusable says what becomes of a job whose public key nothing can be encrypted to.
+type unusable bool
+
+const (
+	orFail   unusable = false
+	orNobody unusable = true // it gets a ciphertext that opens for nobody
+)
+
 // run does the jobs. Each has its own share of the randomness, read beforehand,
 // so that the result does not depend on the order in which they run.
-func (j sealJobs) run(rand io.Reader, suite CipherSuite, label string, context []byte, each Each) error {
+func (j sealJobs) run(rand io.Reader, suite CipherSuite, label string, context []byte, each Each, bad unusable) error {
 	const share = 32 // what one encapsulation reads
 	seeds := make([]byte, share*len(j))
 	if _, err := io.ReadFull(rand, seeds); err != nil {
@@ -262,9 +275,11 @@ func (j sealJobs) run(rand io.Reader, suite CipherSuite, label string, context [
 	}
 	errs := make([]error, len(j))
 	seal := func(i int) {
-		job := &j[i]
-		seed := bytes.NewReader(seeds[i*share:][:share])
-		job.out.kemOutput, job.out.ciphertext, errs[i] = suite.encryptWithLabel(seed, job.public, label, context, job.plaintext)
+		job, seed := &j[i], seeds[i*share:][:share]
+		job.out.kemOutput, job.out.ciphertext, errs[i] = suite.encryptWithLabel(bytes.NewReader(seed), job.public, label, context, job.plaintext)
+		if bad == orNobody && errors.Is(errs[i], hpke.ErrKey) {
+			job.out.kemOutput, job.out.ciphertext, errs[i] = suite.encryptToNobody(seed, label, context, len(job.plaintext))
+		}
 	}
 	if each == nil {
 		for i := range j {

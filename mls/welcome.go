@@ -164,7 +164,7 @@ func (info *GroupInfo) verifiedState(realm *Realm, ratchetTree []byte) (*publicS
 	if err := suite.supported(); err != nil {
 		return nil, err
 	}
-	if err := info.extensions.unique(); err != nil {
+	if err := info.extensions.check(inGroupInfo); err != nil {
 		return nil, err
 	}
 	if err := c.Extensions.checkContext(); err != nil {
