@@ -49,7 +49,12 @@ func (a *installationActor) done(ctx *engine.Context, id bus.ID, err error) erro
 // waitsAside reports whether a welcome waits for something that others need not
 // wait for.
 func waitsAside(err error) bool {
-	return errors.Is(err, errNoPointee) || errors.Is(err, errGroupBroken) || errors.Is(err, identity.ErrNeedChain)
+	for _, reason := range []error{errNoPointee, errGroupBroken, identity.ErrNeedChain, group.ErrPaused, group.ErrUnknownAdder} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }
 
 // past saves that a welcome is done with, or set aside. What was joined is saved

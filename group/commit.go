@@ -88,6 +88,9 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 			s.rotated = w.at // by a clock that is ahead: it would ask again at once
 		}
 	}
+	if own == nil {
+		s.heardCompany()
+	}
 	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
@@ -114,6 +117,7 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 		return
 	}
 	s.ahead = ahead{}
+	s.reinstate(meta)
 	s.met(epochEntered, "") // whatever it was about, the group goes on and so do we
 	s.addStorageKey()
 	s.emit(EpochChanged{Epoch: next.Epoch()})

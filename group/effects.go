@@ -90,7 +90,7 @@ type (
 	// EpochChanged: the group has a new epoch; members or metadata may differ.
 	EpochChanged struct{ Epoch uint64 }
 	// Activated: this installation became a member.
-	Activated struct{}
+	Activated struct{ AddedBy string } // inbox; empty: it made the group
 	// Deactivated: this installation was removed. History stays readable.
 	Deactivated struct{}
 	// StandingChanged: the replica stands otherwise to its group's log.

@@ -27,8 +27,10 @@ var (
 	// ErrBehind: the log up to the welcome's cursor is read first, since the
 	// installation is a member until it has read that it was removed.
 	ErrBehind = errors.New("group: log before the welcome is not read")
-	// ErrStaleWelcome: the group is at that epoch or a later one already.
+	// ErrStaleWelcome: the welcome leads to where this installation was before.
 	ErrStaleWelcome = errors.New("group: welcome is not newer than the group")
+	// ErrUnknownAdder: see UnknownAdderError.
+	ErrUnknownAdder = errors.New("group: added again by somebody who is no member that may add")
 	// ErrRefused: whoever was asked said no as often as it was tried.
 	ErrRefused = errors.New("group: refused")
 	// ErrUnanswered: nobody answered as often as it was tried.
@@ -60,6 +62,16 @@ type UnresolvedError struct{ Need []IdentityAt }
 func (e *UnresolvedError) Error() string {
 	return fmt.Sprintf("group: welcome needs %d identity states that are not known yet", len(e.Need))
 }
+
+// An UnknownAdderError says who wants to bring an installation back into a group
+// whose log it cannot follow, and is no member, by what is known here, that may add
+// it. The owner may accept that. It is ErrUnknownAdder.
+type UnknownAdderError struct{ Adder string } // inbox id
+
+func (e *UnknownAdderError) Error() string {
+	return fmt.Sprintf("%v: inbox %s", ErrUnknownAdder, e.Adder)
+}
+func (e *UnknownAdderError) Is(target error) bool { return target == ErrUnknownAdder }
 
 // ErrRejected is in the chain of every reason for which an envelope or a
 // welcome is read past.
@@ -120,4 +132,5 @@ const (
 	errOneshot      = rejection("a oneshot group is nothing to join")
 	errAdderUnknown = rejection("welcome signed by nobody in the group")
 	errCursor       = rejection("welcome names a place that the log does not have")
+	errStillMember  = rejection("welcome to a group that this installation follows, and was not removed from")
 )

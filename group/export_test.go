@@ -1,6 +1,7 @@
 package group
 
 import (
+	"io"
 	"testing"
 
 	"github.com/conclave-chat/conclave/mls"
@@ -117,3 +118,12 @@ func RecordAll(env *Env) { env.recordAll = true }
 
 // WelcomeKey is the post-quantum key that welcomes are wrapped to.
 func (k *KeyPackage) WelcomeKey() []byte { return k.wrapper }
+
+// WrapWelcome makes the envelope of a welcome that anybody may send.
+func WrapWelcome(t testing.TB, random io.Reader, welcome []byte, cursor uint64, k *KeyPackage) []byte {
+	out, err := joinerOf(k).wrap(random, welcome, marshal(&contents.WelcomeMetadata{MessageCursor: cursor}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Payload
+}

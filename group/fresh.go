@@ -82,34 +82,6 @@ func (s *step) checked(it *intent) *intent {
 	return it
 }
 
-// revokedAt reports whether the own inbox, as of an update, has taken this
-// installation back.
-func (s *step) revokedAt(sequence uint64) bool {
-	state, exact := s.env.Identity(s.env.Inbox, sequence)
-	return exact && !ownsInstallation(state, s.env.installation())
-}
-
-// revoke: what was fetched for an intent shows that the own inbox has taken this
-// installation back. Then there is nothing to send: nobody can commit its own
-// removal, others will, and they refuse what this installation commits.
-func (s *step) revoke(it *intent) {
-	s.met(takenBack, ErrRevoked.Error())
-	if it.isCheck() {
-		s.done(it, ErrRevoked)
-		return
-	}
-	s.fail(it, ErrRevoked)
-}
-
-// failRevoked: a revoked installation sends nothing more. What is on its way is
-// settled by the log.
-func (s *step) failRevoked() {
-	if s.standing != Revoked {
-		return
-	}
-	s.failEach(func(it *intent) bool { return it.state == statePlanned || it.state == stateFetching }, ErrRevoked)
-}
-
 // pauseBelow stops a replica whose client is older than a group demands, and
 // reports whether it did.
 func (s *step) pauseBelow(m *Metadata) bool {

@@ -115,7 +115,7 @@ func (s *step) begun(g *mls.Group) (err error) {
 	s.group, s.saved, s.opened = g, g, s.phase()
 	s.savedRatchets()
 	s.addStorageKey()
-	s.emit(Activated{})
+	s.emit(Activated{s.addedBy})
 	s.putBack = s.env.PutBack
 	s.dirt, s.fx.Durable = true, true
 	s.finish()
@@ -136,20 +136,23 @@ type JoinConfig struct {
 	// Env.Identity does not know now does not exist.
 	Resolved bool
 
-	// Previous is the replica of the same group, where there is one. A welcome
-	// brings a removed member back; it is ErrStaleWelcome where the group is at
-	// that epoch or later.
+	// Previous is the replica of the same group, where there is one. Its standing
+	// says whose welcome takes its place: see admission.
 	Previous *Replica
 
-	// InOrder asks for ErrBehind where Previous is still a member by what it
-	// has read: the host reads the log up to the welcome's cursor and joins
-	// then. Without it, what lies between is skipped.
+	// InOrder asks for ErrBehind where Previous is still a member by what it has
+	// read, and the welcome's cursor is beyond that: the host reads the log to its
+	// end, and then asks with Complete.
 	InOrder bool
 
 	// Complete says that Previous has read the log to its end since the welcome
 	// came. The cursor is its sender's to choose: one that is still ahead is not
 	// in the log, and the welcome is rejected.
 	Complete bool
+
+	// Accepted says that the owner accepts whoever signed the welcome: without it,
+	// one whom Previous does not know may be an UnknownAdderError.
+	Accepted bool
 }
 
 // Join makes a replica from a welcome, after checking that the group is what
@@ -196,15 +199,8 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		if !bytes.Equal(p.id, s.id) {
 			return errWrongGroup
 		}
-		newer := p.isNewer(g, c.Created)
-		behind := c.InOrder && p.may().inOrder && p.cursor < c.Welcome.Cursor
-		switch {
-		case !newer:
-			return ErrStaleWelcome
-		case behind && c.Complete:
-			return errCursor
-		case behind:
-			return ErrBehind
+		if err := p.makesRoom(g, c); err != nil {
+			return err
 		}
 	}
 	meta, err := s.decode(g.Extensions())
@@ -226,6 +222,11 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	if err := checkKind(meta, adder, s.env.Inbox); err != nil {
 		return err
 	}
+	if p := c.Previous; p != nil {
+		if err := p.admits(adder, c.Accepted); err != nil {
+			return err
+		}
+	}
 	s.facts = facts{created: c.Created, addedBy: adder, welcome: c.WelcomeID}
 	s.cursor, s.lastCommit, s.joined = c.Welcome.Cursor, c.Welcome.Cursor, c.Welcome.Cursor
 	s.chain = chain{base: s.cursor, at: c.Created}
@@ -233,8 +234,9 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		s.path = []milestone{{at: s.joined}}
 	}
 	s.appliedAt = c.Created
+	s.lives = []mark{lifeOf(g)}
 	if c.Previous != nil {
-		s.succeed(c.Previous, g.Epoch())
+		s.succeed(c.Previous, g.Epoch(), meta)
 	}
 	key := welcomeKey(c.Created)
 	content := welcomeTranscript(adder, s.env.Inbox)
@@ -263,30 +265,12 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	return nil
 }
 
-// isNewer reports whether a welcome that the log had at a time leads to where the
-// replica has not been. A removed member's group stands in the last epoch that it
-// was in. Where the log lost the way to that, whatever leads beyond what the log
-// still has may be newer: that is told by the log's time. Welcomes from before,
-// which anybody may publish again, lead to what the log has, or to keys that were
-// used already.
-func (r *Replica) isNewer(g *mls.Group, at time.Time) bool {
-	switch {
-	case g.Epoch() > r.group.Epoch():
-		return true
-	case g.Epoch() <= r.logEpoch() || !at.After(r.created):
-		return false
-	case r.group.Knows(g):
-		// A newcomer that has not sent anything learns where its commit is now.
-		return g.Epoch() == r.group.Epoch() && r.path[0].hash == [32]byte{}
-	}
-	return true
-}
-
 // succeed takes over from the life before: history and failed messages stay,
 // the old life's keys go, and what it wrote down of commits: it may have been
 // in an epoch without the others. Where it had read further than the welcome,
-// it could not follow what it read: that is read again.
-func (s *step) succeed(p *Replica, epoch uint64) {
+// it could not follow what it read: that is read again. What waits to be sent was
+// not meant for a group of somebody whom the life before did not know: it fails.
+func (s *step) succeed(p *Replica, epoch uint64, meta *Metadata) {
 	s.next, s.marks, s.rewinds, s.rejected = p.next, p.marks, p.rewinds, p.rejected
 	if s.cursor < p.cursor {
 		s.rewinds++
@@ -318,7 +302,14 @@ func (s *step) succeed(p *Replica, epoch uint64) {
 	s.forgetStrays(func(stray) bool { return true })
 	s.saved = p.saved // its rows are replaced
 	s.forgetRecords()
-	s.removals = p.removals
+	s.lives = append(slices.DeleteFunc(slices.Clone(p.lives), func(m mark) bool { return m == s.lives[0] }), s.lives[0])
+	s.lives = s.lives[max(0, len(s.lives)-livesKept):]
+	s.standing, s.revoked = p.standing, p.revoked
+	s.reinstate(meta)
+	s.met(welcomedBack, "")
+	if !p.knowsAdder(s.addedBy) {
+		s.failAll(fmt.Errorf("%w: somebody else's group has its id now", ErrInactive))
+	}
 }
 
 // checkTree compares the tree with the membership list: every leaf is an
@@ -334,7 +325,8 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	if s.recall(key) == true {
 		return nil
 	}
-	want := map[string]string{} // installation key to inbox
+	want := map[string]bool{} // by installation key; two inboxes may own one
+	states := make(map[string]*identity.State, len(meta.Members))
 	var need []IdentityAt
 	for _, inbox := range slices.Sorted(maps.Keys(meta.Members)) {
 		seq := meta.Members[inbox]
@@ -343,8 +335,9 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 			need = append(need, IdentityAt{inbox, seq})
 			continue
 		}
+		states[inbox] = state
 		for _, key := range installationsOf(state) {
-			want[string(key)] = inbox
+			want[string(key)] = true
 		}
 	}
 	switch {
@@ -355,7 +348,7 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	}
 	for _, leaf := range g.Members() {
 		inbox, err := inboxOf(leaf.Credential)
-		if err != nil || want[string(leaf.SignatureKey)] != inbox {
+		if err != nil || !ownsInstallation(states[inbox], leaf.SignatureKey) {
 			return fmt.Errorf("%w: inbox %s", errUnknownLeaf, inbox)
 		}
 		delete(want, string(leaf.SignatureKey))
@@ -363,8 +356,9 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	for _, key := range meta.Failed {
 		delete(want, string(key))
 	}
-	for key, inbox := range want {
-		return fmt.Errorf("%w: %x of inbox %s", errMissingLeaf, key, inbox)
+	if len(want) > 0 {
+		key := slices.Min(slices.Collect(maps.Keys(want))) // the same for all who say so
+		return fmt.Errorf("%w: %x", errMissingLeaf, key)
 	}
 	if s.env.Shared != nil {
 		s.env.Shared.Put(key, true)

@@ -42,6 +42,9 @@ func Load(env Env, rows RowReader) (*Replica, Effects, error) {
 	if s.kind == 0 { // the rows are of a version that did not keep it
 		s.kind, s.dm, s.dirt = s.meta.Kind, s.meta.DM, true
 	}
+	if s.standing == Revoked && s.revoked == 0 { // of rows that did not keep since when
+		s.revoked, s.dirt = s.meta.Members[s.env.Inbox]+1, true
+	}
 	if err := errors.Join(s.loadKeys(rows), s.loadCursor(rows), s.loadIntents(rows), s.loadStrays(rows), s.useAgain(rows)); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: load: %w", err)
 	}

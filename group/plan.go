@@ -53,7 +53,8 @@ func (s *step) fetched(in Fetched) error {
 	it = s.change(it, func(it *intent) { it.state, it.got = statePlanned, &in })
 	for _, inbox := range in.Inboxes {
 		if inbox.Inbox == s.env.Inbox && s.revokedAt(inbox.Sequence) {
-			s.revoke(it)
+			s.revoke(it, inbox.Sequence)
+			return nil
 		}
 	}
 	return nil

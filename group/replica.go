@@ -133,8 +133,12 @@ type position struct {
 	last       mls.Extensions // of a removed member: the group's metadata as the removal left it
 	putBack    time.Time      // the Env.PutBack that it knows of
 	heal       bool           // it has just learnt of it: a key update comes before anything is sent
+	revoked    uint64         // the own inbox's update at which it does not own this installation any more; 0: it does, as far as is known
+	lives      []mark         // the epochs that welcomes led to, see lifeOf
 	joined     uint64         // ID from which this membership reads the log
 	path       []milestone    // the last commits that were applied, oldest first
+	root       uint64         // ID of the commit before them; 0: there was none, or it is not known
+	uprooted   bool           // the log lost that one as well, and nobody else was heard in this epoch since
 	chain      chain          // the last envelopes read
 	era        uint64         // times that a welcome led back to an older epoch
 	reread     uint64         // 1 + the epoch in which it last read again from its last commit

@@ -18,7 +18,10 @@ import (
 // A commit that was applied cannot be taken back. Whoever is in an epoch that
 // the log has lost the way to is Lost: it waits for the same commits to be in the
 // log again, in their order, and until then reads as those do who have not applied
-// them. If a commit of another member stands there instead, it is Stranded.
+// them. If a commit of another member stands there instead, it is Stranded. Where the
+// log lost more commits than a replica keeps, those that it keeps are offered again,
+// and it is Apart until it hears somebody else in its epoch: the others may be in an
+// earlier one.
 
 // A milestone is a commit that led to one of the last epochs.
 type milestone struct {
@@ -44,6 +47,7 @@ func (s *step) reach(epoch uint64, m milestone, own *intent) {
 	}
 	s.path, s.dirt = append(slices.Clone(s.path), m), true
 	for ; len(s.path) > pathKept; s.path = s.path[1:] {
+		s.root = s.path[0].at
 		if old := s.path[0].own; old != 0 {
 			s.delete(TableSealed, keyOf(old))
 		}
@@ -147,6 +151,9 @@ func (s *step) losePath(end uint64) {
 			last, s.path[i].at = s.path[i].at, 0
 		}
 	}
+	if s.root > end {
+		s.root, s.uprooted = 0, true
+	}
 	if last == 0 {
 		return
 	}
@@ -196,6 +203,9 @@ func (s *step) commitAgain(d Delivered, i int) {
 	s.advance(d)
 	s.welcomeAgain(s.path[i])
 	if i == len(s.path)-1 {
+		if s.uprooted {
+			s.met(outrun, "the log lost more commits than are kept: the others may not come to epoch %d", s.Epoch())
+		}
 		s.met(commitsFound, "")
 		s.read() // for what is not settled before
 		return
@@ -398,6 +408,9 @@ func (s *step) forkAttested(commit uint64) {
 // others are elsewhere.
 func (s *step) heardCompany() {
 	s.ahead = ahead{}
+	if s.uprooted {
+		s.uprooted, s.dirt = false, true
+	}
 	if !s.forked {
 		s.met(companyHeard, "")
 	}

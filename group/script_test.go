@@ -69,6 +69,10 @@ var commands = map[string]func(*world, []string){
 	"install": func(w *world, a []string) { w.install(a[0], a[1]) },
 	// revoke NAME : the wallet takes an installation back
 	"revoke": func(w *world, a []string) { w.revoke(a[0]) },
+	// double PERSON NAME : somebody makes an inbox more, with an installation that it has
+	"double": func(w *world, a []string) { w.double(a[0], a[1]) },
+	// takein NAME : the wallet adds an installation that it had taken back
+	"takein": func(w *world, a []string) { w.takeIn(a[0]) },
 	// create NAME [PRESET [GROUPNAME]]
 	"create": func(w *world, a []string) {
 		h := w.homes[a[0]]
@@ -256,6 +260,41 @@ var commands = map[string]func(*world, []string){
 	// forge NAME rename TEXT | remove PERSON | admin : a member whose client
 	// does not ask for permission
 	"forge": func(w *world, a []string) { w.homes[a[0]].forge(a[1:]) },
+	// usurp NAME OTHER EPOCH [CURSOR] : a stranger makes a group of the same id, goes
+	// on alone to an epoch, and welcomes OTHER there, at the log's end or another
+	// place. Everybody is a member by name.
+	"usurp": func(w *world, a []string) {
+		epoch, err := strconv.ParseUint(a[2], 10, 64)
+		w.must(err)
+		cursor := w.lastID
+		if len(a) > 3 {
+			cursor, err = strconv.ParseUint(a[3], 10, 64)
+			w.must(err)
+		}
+		w.homes[a[0]].usurp(w.homes[a[1]], epoch, cursor)
+	},
+	// overhears NAME : what the stranger reads of the log
+	"overhears": func(w *world, a []string) { w.homes[a[0]].overhear() },
+	// accept NAME : its owner accepts whose welcomes wait for that; decline NAME
+	"accept": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		for _, c := range h.requests {
+			c.Accepted, c.Previous = true, h.replica
+			h.join(c)
+		}
+		h.requests = nil
+	},
+	"decline": func(w *world, a []string) { w.homes[a[0]].requests = nil },
+	// unaside NAME : what was set aside is tried again
+	"unaside": func(w *world, a []string) {
+		h := w.homes[a[0]]
+		aside := h.aside
+		h.aside = nil
+		for _, c := range aside {
+			c.Previous, c.InOrder = h.replica, true
+			h.join(c)
+		}
+	},
 	// alone NAME : shares nothing with those who are co-hosted
 	"alone": func(w *world, a []string) { w.homes[a[0]].alone = true },
 	// rewind ID [NAME…] : the log loses its tail, as after a restore. All notice,
@@ -431,6 +470,60 @@ func (h *home) forge(what []string) {
 	h.must(err)
 	e := h.publish(group.TopicCommits, h.replica.ID(), group.EncodeGroupMessage(c.Message(), nil, false))
 	h.printf("%s: forged commit is envelope %d", h.name, e.id)
+}
+
+// usurp welcomes somebody to a group of one's own, under the id of its group.
+func (h *home) usurp(victim *home, epoch, cursor uint64) {
+	r, _, err := group.Create(h.env(), group.CreateConfig{ID: victim.replica.ID(), Now: h.tick(), Name: "usurped"})
+	h.must(err)
+	g := r.Group()
+	commit := func(proposals ...mls.Proposal) []byte {
+		s, err := g.Commit(mls.CommitConfig{Rand: h.world.rand, Proposals: proposals})
+		h.must(err)
+		g, err = g.Merge(s)
+		h.must(err)
+		return s.Welcome()
+	}
+	for g.Epoch()+1 < epoch {
+		commit()
+	}
+	members, failed := map[string]uint64{}, [][]byte(nil)
+	for _, name := range h.order {
+		o := h.homes[name]
+		members[o.inbox.id] = o.inbox.seqs[len(o.inbox.seqs)-1]
+		if o != h && o != victim {
+			failed = append(failed, o.signer.Public())
+		}
+	}
+	exts := group.ReplaceMembers(g.Extensions(), members, failed...)
+	welcome := commit(mls.Add{KeyPackage: victim.secrets.KeyPackage.MLS}, mls.GroupContextExtensions{Extensions: exts})
+	payload := group.WrapWelcome(h.t, h.world.rand, welcome, cursor, victim.secrets.KeyPackage)
+	h.usurped = g
+	h.printf("%s: welcome %d to a group of its own", h.name, h.publish(group.TopicWelcomes, victim.signer.Public(), payload).id)
+}
+
+// overhear opens what it can of the log.
+func (h *home) overhear() {
+	for _, e := range h.log {
+		data, err := group.DecodeGroupMessage(e.payload)
+		if err != nil || e.topic == group.TopicWelcomes {
+			continue
+		}
+		m, err := h.realm.Parse(data)
+		h.must(err)
+		next, content, err := h.usurped.Open(m)
+		if err != nil {
+			continue
+		}
+		if staged, ok := content.(*mls.StagedCommit); ok {
+			h.usurped, err = next.Merge(staged)
+			h.must(err)
+			h.printf("%s is in epoch %d of its own", h.name, h.usurped.Epoch())
+			continue
+		}
+		h.usurped = next
+		h.printf("%s overhears envelope %d", h.name, e.id)
+	}
 }
 
 func (h *home) show() {

@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 5 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain
+	metaFormat     = 6 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 3 // 1: the body, where it is shared, is in TableBody; 2 had no era and no mark of the envelope
@@ -164,6 +164,13 @@ func (s *step) encodeMeta() []byte {
 		w.uint(m.own)
 	}
 	s.chain.encode(w)
+	w.uint(s.root)
+	w.bool(s.uprooted)
+	w.uint(s.revoked)
+	w.uint(uint64(len(s.lives)))
+	for _, m := range s.lives {
+		w.raw(m[:])
+	}
 	return w.b
 }
 
@@ -227,6 +234,15 @@ func (r *Replica) decodeMeta(b []byte) error {
 			r.path = append(r.path, m)
 		}
 		r.chain.decode(d)
+	}
+	if format > 5 {
+		r.root, r.uprooted = d.uint(), d.bool()
+		r.revoked = d.uint()
+		for n := d.uint(); n > 0 && d.err == nil; n-- {
+			var m mark
+			d.fixed(m[:])
+			r.lives = append(r.lives, m)
+		}
 	}
 	return d.end()
 }

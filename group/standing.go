@@ -6,10 +6,11 @@ import "fmt"
 // it is in, and what each event makes of it, is in the table below and nowhere
 // else. Its numbers are stored.
 //
-// Three facts are beside it, since they hold in any standing: that a fresh key
-// is owed before anything is sent (heal), what the group's commit log says
-// (forked), and which delivery is parked (waiting). That the log lost commits is
-// read from the commits themselves: see milestone.
+// Four facts are beside it, since they hold in any standing: that a fresh key
+// is owed before anything is sent (heal), that the own inbox has taken this
+// installation back (revoked), what the group's commit log says (forked), and
+// which delivery is parked (waiting). That the log lost commits is read from the
+// commits themselves: see milestone.
 type Standing uint8
 
 const (
@@ -18,17 +19,19 @@ const (
 	// Waiting: an envelope cannot be judged before something was looked up.
 	Waiting Standing = 2
 	// Apart: by what the log holds the others may be in another epoch. It has
-	// read again from its last commit, which did not help; it goes on as before.
+	// read again from its last commit, which did not help; it goes on as before,
+	// until it hears another member in its epoch.
 	Apart Standing = 3
 	// Lost: the log lost commits that it has applied. It is alone in its epoch
 	// until the log has them again, or the others turn up there.
 	Lost Standing = 4
 	// Paused: the group asks for a newer client than this one.
 	Paused Standing = 5
-	// Revoked: its own inbox has taken this installation back.
+	// Revoked: its own inbox has taken this installation back. It follows, and
+	// sends nothing, until it is removed or its inbox takes it in again.
 	Revoked Standing = 6
 	// Stranded: the others went on to where it cannot follow. Only a new welcome
-	// brings it back.
+	// brings it back: see admission.
 	Stranded Standing = 7
 	// Inactive: this installation was removed. Only a new welcome brings it back.
 	Inactive Standing = 8
@@ -57,13 +60,16 @@ const (
 	leftBehind                      // the others follow a commit that cannot be followed from here
 	newerDemanded                   // the next epoch, or this one, asks for a newer client
 	takenBack                       // the own inbox has revoked this installation
+	takenIn                         // the group knows it as an installation of its inbox again
 	wasTakenOut                     // a commit was applied that removed this installation
+	welcomedBack                    // a welcome was taken: see admission
 	wasLoaded                       // the replica comes from its rows
 	occurrences
 )
 
 // standings is the table: the standing that each occurrence leads to. One that
-// is not named changes nothing, or cannot be met there.
+// is not named changes nothing, or cannot be met there. Where the inbox has taken
+// this installation back, what leads to one that sends leads to Revoked.
 var standings = [Inactive + 1]map[occurrence]Standing{
 	Following: {
 		needsInput: Waiting, commitsLost: Lost, outrun: Apart, leftBehind: Stranded,
@@ -74,20 +80,20 @@ var standings = [Inactive + 1]map[occurrence]Standing{
 		leftBehind: Stranded, newerDemanded: Paused, wasTakenOut: Inactive,
 	},
 	Apart: {
-		companyHeard: Following, epochEntered: Following, needsInput: Waiting, commitsLost: Lost,
+		companyHeard: Following, welcomedBack: Following, needsInput: Waiting, commitsLost: Lost,
 		leftBehind: Stranded, newerDemanded: Paused, takenBack: Revoked, wasTakenOut: Inactive,
 	},
 	Lost: {
-		commitsFound: Following, epochEntered: Following,
+		commitsFound: Following, epochEntered: Following, welcomedBack: Following, outrun: Apart,
 		leftBehind: Stranded, newerDemanded: Paused, wasTakenOut: Inactive,
 	},
 	Paused: {wasLoaded: Following}, // by a newer client it may be
 	Revoked: {
-		epochEntered: Following, commitsLost: Lost,
+		takenIn: Following, commitsLost: Lost,
 		leftBehind: Stranded, newerDemanded: Paused, wasTakenOut: Inactive,
 	},
-	Stranded: {},
-	Inactive: {},
+	Stranded: {welcomedBack: Following},
+	Inactive: {welcomedBack: Following},
 }
 
 // A permit says what a standing allows.
@@ -96,18 +102,18 @@ type permit struct {
 	applies bool  // commits
 	sends   bool  // messages and commits are sealed, and what is not in the log goes again
 	refuses error // why it takes no wishes; nil: it takes them, and they wait
-	inOrder bool  // a welcome waits until the log before it was read
+	welcome admission
 }
 
 var permits = [Inactive + 1]permit{
-	Following: {reads: true, applies: true, sends: true, inOrder: true},
-	Waiting:   {reads: true, applies: true, inOrder: true},
-	Apart:     {reads: true, applies: true, sends: true, inOrder: true},
-	Lost:      {reads: true, applies: true, inOrder: true},
-	Paused:    {refuses: ErrPaused},
+	Following: {reads: true, applies: true, sends: true},
+	Waiting:   {reads: true, applies: true},
+	Apart:     {reads: true, applies: true, sends: true, welcome: admitsKnown},
+	Lost:      {reads: true, applies: true, welcome: admitsKnown},
+	Paused:    {refuses: ErrPaused, welcome: admitsLater},
 	Revoked:   {reads: true, applies: true, refuses: ErrRevoked},
-	Stranded:  {reads: true},
-	Inactive:  {refuses: ErrInactive},
+	Stranded:  {reads: true, welcome: admitsKnown},
+	Inactive:  {refuses: ErrInactive, welcome: admitsAnyone},
 }
 
 // Standing returns how the replica stands to its group's log, and why it is not
@@ -127,7 +133,10 @@ func (r *Replica) may() permit { return permits[r.standing] }
 // met moves the standing by the table, and tells of it.
 func (s *step) met(o occurrence, reason string, args ...any) {
 	next := standings[s.standing][o]
-	if next == 0 {
+	if permits[next].sends && s.revoked != 0 {
+		next, reason, args = Revoked, ErrRevoked.Error(), nil
+	}
+	if next == 0 || next == s.standing {
 		return
 	}
 	if next == Following || next == Inactive {

@@ -15,7 +15,7 @@ func allStandings(yield func(Standing) bool) {
 }
 
 // The table leads nowhere but into the set, each standing is reached from
-// Following, and each but the last two is left by something.
+// Following, and each is left by something.
 func TestStandingsAreClosed(t *testing.T) {
 	reached := map[Standing]bool{Following: true}
 	for range allStandings {
@@ -31,8 +31,8 @@ func TestStandingsAreClosed(t *testing.T) {
 		if !reached[st] {
 			t.Errorf("nothing leads to %v", st)
 		}
-		if ends := st == Stranded || st == Inactive; ends != (len(standings[st]) == 0) {
-			t.Errorf("%v is left by %d occurrences", st, len(standings[st]))
+		if len(standings[st]) == 0 {
+			t.Errorf("nothing leads out of %v", st)
 		}
 		for o, to := range standings[st] {
 			if to < Following || to > Inactive || to == st || o >= occurrences {
@@ -61,6 +61,9 @@ func TestStandingsAndPermitsAgree(t *testing.T) {
 		}
 		if may.refuses != nil && may.sends {
 			t.Errorf("%v sends and takes no wishes", st)
+		}
+		if back := may.welcome == admitsKnown || may.welcome == admitsAnyone; back != (standings[st][welcomedBack] == Following) {
+			t.Errorf("%v gives way to a welcome: %v", st, back)
 		}
 		if may.applies != (standings[st][leftBehind] == Stranded) {
 			t.Errorf("%v can be left behind: %v", st, !may.applies)
@@ -95,6 +98,24 @@ func TestEveryOccurrenceInEveryStanding(t *testing.T) {
 					t.Errorf("saved %v, told %v", s.dirt, s.fx.Emit)
 				}
 			})
+		}
+	}
+}
+
+// Whatever leads to a standing that sends leads a revoked installation to Revoked.
+func TestRevocationHoldsInEveryStanding(t *testing.T) {
+	for st := range allStandings {
+		if permits[st].sends {
+			continue // takenBack led out of it
+		}
+		for o, want := range standings[st] {
+			s := &step{Replica: Replica{position: position{standing: st, revoked: 7}}}
+			if s.met(o, ""); permits[want].sends && s.standing != Revoked || s.may().sends {
+				t.Errorf("%v, occurrence %d: leads to %v", st, o, s.standing)
+			}
+			if s.open() == nil {
+				t.Errorf("%v, occurrence %d: takes wishes", st, o)
+			}
 		}
 	}
 }

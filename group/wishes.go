@@ -87,8 +87,10 @@ func (s *step) keyUpdate(in KeyUpdate) error {
 
 // open reports whether the group takes wishes of this installation now.
 func (s *step) open() error {
-	switch refused := s.may().refuses; refused {
-	case ErrPaused:
+	switch refused := s.may().refuses; {
+	case refused == nil && s.revoked != 0:
+		return ErrRevoked
+	case refused == ErrPaused:
 		return fmt.Errorf("%w: %s", refused, s.why)
 	default:
 		return refused

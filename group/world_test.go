@@ -93,6 +93,10 @@ type home struct {
 	keyless bool   // its key package cannot be had
 	putBack time.Time
 	slow    []group.Outbound // publishes without an answer that are still on their way
+
+	again           bool               // it had been a member before
+	requests, aside []group.JoinConfig // welcomes that wait for the owner, and for a newer client
+	usurped         *mls.Group         // a group of a stranger's, of an id that is another's
 }
 
 func newWorld(t testing.TB) *world {
@@ -127,15 +131,7 @@ func (w *world) install(name, person string) *home {
 	w.must(err)
 	var draft *identity.Draft
 	if in == nil {
-		seed := sha256.Sum256([]byte("wallet " + person))
-		wallet, err := ethereum.ParseKey(seed[:])
-		w.must(err)
-		id, err := identity.InboxID(wallet.Identifier(), identity.DefaultNonce)
-		w.must(err)
-		in = &inbox{name: person, id: id, wallet: wallet, states: map[uint64]*identity.State{}}
-		w.inboxes[person], w.byID[id] = in, in
-		draft, err = identity.Register(wallet.Identifier(), identity.DefaultNonce, who, w.tick())
-		w.must(err)
+		in, draft = w.newInbox(person, who)
 	} else {
 		draft = identity.NewDraft(in.id, w.tick()).Add(who, in.wallet.Identifier())
 	}
@@ -157,6 +153,43 @@ func (w *world) revoke(name string) {
 	w.must(err)
 	draft := identity.NewDraft(h.inbox.id, w.tick()).Revoke(who, h.inbox.wallet.Identifier())
 	w.must(draft.Sign(h.inbox.wallet))
+	w.update(h.inbox, draft)
+}
+
+// double makes an inbox of another wallet, whose installation is another inbox's too.
+func (w *world) double(person, name string) {
+	key := sha256.Sum256([]byte("installation " + name))
+	who, err := identity.InstallationFrom(w.homes[name].signer.Public())
+	w.must(err)
+	in, draft := w.newInbox(person, who)
+	w.must(draft.Sign(in.wallet))
+	w.must(draft.SignInstallation(ed25519.NewKeyFromSeed(key[:])))
+	w.update(in, draft)
+}
+
+// newInbox makes an inbox, and the update that has yet to be signed.
+func (w *world) newInbox(person string, first identity.Identifier) (*inbox, *identity.Draft) {
+	seed := sha256.Sum256([]byte("wallet " + person))
+	wallet, err := ethereum.ParseKey(seed[:])
+	w.must(err)
+	id, err := identity.InboxID(wallet.Identifier(), identity.DefaultNonce)
+	w.must(err)
+	in := &inbox{name: person, id: id, wallet: wallet, states: map[uint64]*identity.State{}}
+	w.inboxes[person], w.byID[id] = in, in
+	draft, err := identity.Register(wallet.Identifier(), identity.DefaultNonce, first, w.tick())
+	w.must(err)
+	return in, draft
+}
+
+// takeIn adds an installation to its inbox once more.
+func (w *world) takeIn(name string) {
+	h := w.homes[name]
+	key := sha256.Sum256([]byte("installation " + name))
+	who, err := identity.InstallationFrom(h.signer.Public())
+	w.must(err)
+	draft := identity.NewDraft(h.inbox.id, w.tick()).Add(who, h.inbox.wallet.Identifier())
+	w.must(draft.Sign(h.inbox.wallet))
+	w.must(draft.SignInstallation(ed25519.NewKeyFromSeed(key[:])))
 	w.update(h.inbox, draft)
 }
 
@@ -322,7 +355,11 @@ func (h *home) tell(e group.Event) {
 	case group.EpochChanged:
 		h.printf("%s: epoch %d", h.name, e.Epoch)
 	case group.Activated:
-		h.printf("%s: active", h.name)
+		by := ""
+		if h.again {
+			by = ", added again by " + h.byID[e.AddedBy].name
+		}
+		h.printf("%s: active%s", h.name, by)
 	case group.Deactivated:
 		h.printf("%s: removed", h.name)
 	case group.StandingChanged:
@@ -545,20 +582,41 @@ func (h *home) takeWelcomes() {
 			h.printf("%s: welcome %d does not open: %v", h.name, e.id, err)
 			continue
 		}
-		r, fx, err := group.Join(h.env(), group.JoinConfig{
+		if !h.join(group.JoinConfig{
 			Welcome: welcome, Secrets: h.secrets, WelcomeID: e.id, Created: e.at, Previous: h.replica, InOrder: true,
-		})
-		if errors.Is(err, group.ErrBehind) {
+		}) {
 			h.welcome = e.id - 1
-			return // once the log was read
+			return
 		}
-		if err != nil {
-			h.printf("%s: welcome %d refused: %s", h.name, e.id, h.names(err.Error()))
-			continue
-		}
+	}
+}
+
+// join takes a welcome, as a host does: where the replica is behind, the log is
+// read first. It reports false where that had to stop.
+func (h *home) join(c group.JoinConfig) bool {
+	r, fx, err := group.Join(h.env(), c)
+	if errors.Is(err, group.ErrBehind) {
+		h.readLog()
+		c.Complete = true
+		r, fx, err = group.Join(h.env(), c)
+	}
+	switch {
+	case errors.Is(err, group.ErrBehind):
+		return false
+	case errors.Is(err, group.ErrUnknownAdder):
+		h.requests = append(h.requests, c)
+		h.printf("%s: welcome %d waits for its owner: %s", h.name, c.WelcomeID, h.names(err.Error()))
+	case errors.Is(err, group.ErrPaused):
+		h.aside = append(h.aside, c)
+		h.printf("%s: welcome %d is set aside: %s", h.name, c.WelcomeID, h.names(err.Error()))
+	case err != nil:
+		h.printf("%s: welcome %d refused: %s", h.name, c.WelcomeID, h.names(err.Error()))
+	default:
+		h.again = c.Previous != nil
 		h.replica = r
 		h.carry(fx)
 	}
+	return true
 }
 
 func (h *home) unwrap(payload []byte) (group.Welcome, error) {
