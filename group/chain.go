@@ -116,8 +116,12 @@ func (s *step) compare(d Delivered) bool {
 			return false
 		}
 	}
-	if !c.done && c.next == len(s.chain.links) && d.ID > s.cursor && !s.unseen() {
+	switch {
+	case c.done || c.next < len(s.chain.links):
+	case d.ID > s.cursor && !s.unseen():
 		return s.compared(d.Time)
+	case d.ID <= s.cursor && c.next > 0 && s.isNew(d.ID):
+		return s.disagree(c.agreed) // behind the last link there was nothing
 	}
 	return true
 }

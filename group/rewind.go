@@ -324,7 +324,8 @@ func (s *step) offerCommits(rows RowReader) error {
 	return nil
 }
 
-// loadRefused reads which commits were no good: they are no rivals.
+// loadRefused reads which commits were no good: they are no rivals. One that only
+// came too late for its epoch may be valid, and come first this time.
 func (r *Replica) loadRefused(rows RowReader) error {
 	r.rejects = map[mark]bool{}
 	return rows.Scan(TableRejected, nil, func(_, value []byte) bool {
@@ -333,7 +334,7 @@ func (r *Replica) loadRefused(rows RowReader) error {
 		d.time()
 		var hash [32]byte
 		d.fixed(hash[:])
-		if d.err == nil {
+		if reason := d.string(); d.err == nil && reason != errStaleCommit.Error() {
 			r.rejects[markOf(hash)] = true
 		}
 		return true

@@ -37,6 +37,8 @@ type seat struct {
 
 	furthest uint64 // the highest epoch that it was in
 	beyond   uint64 // the same, when the log last lost something
+	left     uint64 // where it read that it was removed
+	outlived bool   // the log lost that removal, or one before
 }
 
 // A reading is a read of the log in progress.

@@ -135,6 +135,7 @@ func (g *truth) moved(s *seat, before *mls.Group) {
 	switch {
 	case before.Active() && !now.Active():
 		g.counters["removals"]++
+		s.left = s.replica.Cursor()
 		g.removals = append(g.removals, removal{s, before.Epoch() + 1, before, g.plant.leaked(plantLeak, s, now)})
 	case !now.Active():
 	case now.Epoch() == before.Epoch():
@@ -430,6 +431,7 @@ func (g *truth) rewound(to uint64) {
 	g.forked = g.forked || g.has(faultUnnoticed)
 	for _, s := range g.seats() {
 		s.beyond = s.furthest
+		s.outlived = s.outlived || s.left > to
 	}
 	for _, e := range g.known {
 		e.at = min(e.at, to)

@@ -186,7 +186,7 @@ func (g *truth) agreed() {
 		_, member := last.members[string(s.signer.Public())]
 		active := s.replica != nil && s.replica.Active()
 		switch {
-		case member && !active && (s.mended || g.orphaned(s)):
+		case member && !active && (s.mended || g.orphaned(s) || !s.person.has(s.signer.Public())):
 			g.counters["never welcomed"]++
 		case member && !active:
 			g.fail("I1", "%s is in the tree of epoch %d and not active", s.name, last.number)
@@ -284,8 +284,9 @@ func (g *truth) expected() map[*seat][]entry {
 				continue
 			}
 			// A welcome that came after a later one is stale: it was a member, and
-			// has never known.
-			if !member || had[s][m.message] || !g.joins[join{s, g.epochs[since].authenticator}] || s.mended && now < g.back(s) {
+			// has never known. Who read that it was removed reads no more, though the
+			// log lost that, and has it elsewhere or not at all.
+			if !member || had[s][m.message] || !g.joins[join{s, g.epochs[since].authenticator}] || (s.mended || s.outlived) && now < g.back(s) {
 				continue
 			}
 			if since > int(m.epoch) {
