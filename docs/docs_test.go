@@ -214,14 +214,15 @@ func TestEveryFaultHasItsRow(t *testing.T) {
 }
 
 // rules are a file's errors that say which rule was broken: constants made by
-// invalid or rejection, and variables of errors.New where there are neither.
-func rules(t *testing.T, path string) []string {
+// invalid or rejection, with the number that stands behind each, and variables of
+// errors.New, which have none, where there are neither.
+func rules(t *testing.T, path string) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", path), nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", path), nil, parser.SkipObjectResolution|parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := map[string][]string{} // by what makes them
+	made := map[string]map[string]string{"invalid": {}, "rejection": {}, "New": {}} // by what makes them
 	ast.Inspect(file, func(n ast.Node) bool {
 		v, ok := n.(*ast.ValueSpec)
 		if !ok {
@@ -232,46 +233,76 @@ func rules(t *testing.T, path string) []string {
 			if !ok {
 				continue
 			}
+			var by string
 			switch f := call.Fun.(type) {
 			case *ast.Ident:
-				made[f.Name] = append(made[f.Name], v.Names[i].Name)
+				by = f.Name
 			case *ast.SelectorExpr:
-				made[f.Sel.Name] = append(made[f.Sel.Name], v.Names[i].Name)
+				by = f.Sel.Name
+			}
+			if made[by] != nil {
+				made[by][v.Names[i].Name] = strings.TrimSpace(v.Comment.Text())
 			}
 		}
 		return true
 	})
-	if special := append(made["invalid"], made["rejection"]...); len(special) > 0 {
-		return special
+	maps.Copy(made["invalid"], made["rejection"])
+	if len(made["invalid"]) > 0 {
+		return made["invalid"]
 	}
-	return made["New"]
+	clear := maps.Clone(made["New"])
+	for name := range clear {
+		clear[name] = ""
+	}
+	return clear
 }
 
-// Every rule that is checked on receive is in the table once.
+// Every rule that is checked on receive is in the table once, under the number that
+// its error has in the source, and what is said of peers is said of rules.
 func TestEveryRuleHasItsRow(t *testing.T) {
 	const document = "docs/validation.md"
 	_, sections, _ := strings.Cut(read(t, document), "\n## ")
-	s := source{}
+	s, numbers := source{}, map[string]bool{"": true}
+	var peers string
 	for section := range strings.SplitSeq(sections, "\n## ") {
-		path := span.FindStringSubmatch(section)[1]
-		got := map[string]int{}
+		heading, _, _ := strings.Cut(section, "\n")
+		file := span.FindStringSubmatch(heading)
+		if file == nil {
+			peers += section
+			continue
+		}
+		path := file[1]
+		got, listed := rules(t, path), map[string]bool{}
 		for _, row := range rows(section) {
-			if len(row) != 3 {
+			if len(row) != 4 {
 				t.Fatalf("%s: %d cells: %s", path, len(row), row)
 			}
-			got[strings.Trim(row[1], "`")]++
-			if row[2] != "no test of its own" && !s.namesAny(t, document, row[2]) {
-				t.Errorf("%s: %s has no test and does not say so", path, row[1])
+			number, rule := row[0], strings.Trim(row[2], "`")
+			want, known := got[rule]
+			switch {
+			case !known:
+				t.Errorf("%s: %s is no rule of that file", path, rule)
+			case listed[rule]:
+				t.Errorf("%s: %s is there twice", path, rule)
+			case want != "" && want != number:
+				t.Errorf("%s: %s is %s here and %s in the source", path, rule, number, want)
+			case numbers[number]:
+				t.Errorf("%s: there are two rules %s, or one without a number", path, number)
 			}
-		}
-		for _, rule := range rules(t, path) {
-			if got[rule] != 1 {
-				t.Errorf("%s: %s is there %d times", path, rule, got[rule])
+			numbers[number], listed[rule] = true, true
+			if row[3] != "no test of its own" && !s.namesAny(t, document, row[3]) {
+				t.Errorf("%s: %s has no test and does not say so", path, rule)
 			}
-			delete(got, rule)
 		}
 		for _, rule := range slices.Sorted(maps.Keys(got)) {
-			t.Errorf("%s: %s is no rule of that file", path, rule)
+			if !listed[rule] {
+				t.Errorf("%s: %s is not there", path, rule)
+			}
+		}
+	}
+	for _, row := range rows(peers) {
+		if len(row) != 6 || !numbers[row[0]] {
+			t.Errorf("no rule of the lists is compared: %s", row)
 		}
 	}
 }

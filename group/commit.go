@@ -94,6 +94,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
+	s.noteImpostors(v)
 	before := s.group
 	s.enter(next, v.after, c.Context().Extensions)
 	s.recordApplied(d, before)

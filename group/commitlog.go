@@ -108,11 +108,13 @@ func (s *step) recordFailed(d Delivered, result CommitResult) {
 	}
 }
 
-// resultOf says what a rejected commit is called. Extensions that are not a
-// group's are refused by real clients' MLS engine already.
+// resultOf says what a rejected commit is called: what real clients' MLS engine
+// refuses already, before they judge it, is undecryptable to them.
 func resultOf(rejected error) CommitResult {
-	if errors.Is(rejected, ErrMetadata) {
-		return CommitUndecryptable
+	for _, engines := range []error{ErrMetadata, errLeafMetadata, errNotRequired, errRequiredOfAll} {
+		if errors.Is(rejected, engines) {
+			return CommitUndecryptable
+		}
 	}
 	return CommitInvalid
 }

@@ -94,43 +94,47 @@ func (e rejection) Is(target error) bool {
 
 // Envelopes that no commit or message is taken from.
 const (
-	errUndecodable   = rejection("envelope does not decode")
-	errWrongGroup    = rejection("message of another group")
-	errNotPrivate    = rejection("not framed as PrivateMessage")
-	errByReference   = rejection("proposal outside a commit")
-	errSenderRemoved = rejection("sender was removed before")
-	errTooOld        = rejection("epoch is more than three behind")
-	errOwnMessage    = rejection("own message that nothing here waits for")
-	errStaleCommit   = rejection("commit for an epoch that is over")
-	errFutureEpoch   = rejection("epoch is ahead of the group")
-	errLeftBehind    = rejection("commit on a branch that the others have left")
+	errUndecodable   = rejection("envelope does not decode")                     // G1
+	errWrongGroup    = rejection("message of another group")                     // G2
+	errNotPrivate    = rejection("not framed as PrivateMessage")                 // G3
+	errByReference   = rejection("proposal outside a commit")                    // G4
+	errSenderRemoved = rejection("sender was removed before")                    // G5
+	errWrongInbox    = rejection("sender claims an inbox that does not own it")  // G6
+	errTooOld        = rejection("epoch is more than three behind")              // G7
+	errOwnMessage    = rejection("own message that nothing here waits for")      // G8
+	errStaleCommit   = rejection("commit for an epoch that is over")             // G9
+	errFutureEpoch   = rejection("epoch is ahead of the group")                  // G10
+	errLeftBehind    = rejection("commit on a branch that the others have left") // G11
 )
 
 // What a commit must satisfy beyond RFC 9420, in the order of the checks.
 const (
-	errAttributeSize    = rejection("attribute over its limit")
-	errManyActors       = rejection("proposals by others than the committer")
-	errActorKey         = rejection("committer changed its signature key")
-	errProposalType     = rejection("proposal of a type that the profile does not use")
-	errSequenceBack     = rejection("sequence id decreased")
-	errMissingIdentity  = rejection("no identity update has the cited sequence id")
-	errUnexpectedAdd    = rejection("installation added that no inbox gained")
-	errWrongInbox       = rejection("installation claims an inbox that does not own it")
-	errExpired          = rejection("key package outside its lifetime")
-	errUnexpectedRemove = rejection("removed installations are not those that inboxes lost")
-	errActorIdentity    = rejection("committer's inbox does not own its installation")
-	errPolicy           = rejection("not permitted to its committer")
+	errContext          = rejection("group's context lacks metadata, or has some that does not decode") // G34
+	errAttributeSize    = rejection("attribute over its limit")                                         // G12
+	errManyActors       = rejection("proposals by others than the committer")                           // G13
+	errActorKey         = rejection("committer changed its signature key")                              // G14
+	errProposalType     = rejection("proposal of a type that the profile does not use")                 // G15
+	errLeafMetadata     = rejection("group metadata in a leaf")                                         // G16
+	errNotRequired      = rejection("extension that the required capabilities do not name")             // G17
+	errRequiredOfAll    = rejection("required extension that a member does not support")                // G18
+	errSequenceBack     = rejection("sequence id decreased")                                            // G19
+	errMissingIdentity  = rejection("no identity update has the cited sequence id")                     // G20
+	errUnexpectedAdd    = rejection("installation added that no inbox gained")                          // G21
+	errExpired          = rejection("key package outside its lifetime")                                 // G22
+	errUnexpectedRemove = rejection("removed installations are not those that inboxes lost")            // G23
+	errActorIdentity    = rejection("committer's inbox does not own its installation")                  // G24
+	errPolicy           = rejection("not permitted to its committer")                                   // G25
 )
 
 // What a welcome must satisfy beyond RFC 9420.
 const (
-	errUnknownLeaf  = rejection("leaf of an installation that its inbox does not own")
-	errMissingLeaf  = rejection("installation missing from the tree")
-	errDMMembers    = rejection("direct message between others")
-	errDMAdmins     = rejection("direct message with admins")
-	errDMPolicy     = rejection("direct message with a group's permissions")
-	errOneshot      = rejection("a oneshot group is nothing to join")
-	errAdderUnknown = rejection("welcome signed by nobody in the group")
-	errCursor       = rejection("welcome names a place that the log does not have")
-	errStillMember  = rejection("welcome to a group that this installation follows, and was not removed from")
+	errUnknownLeaf  = rejection("leaf of an installation that its inbox does not own")                         // G26
+	errMissingLeaf  = rejection("installation missing from the tree")                                          // G27
+	errDMMembers    = rejection("direct message between others")                                               // G28
+	errDMAdmins     = rejection("direct message with admins")                                                  // G29
+	errDMPolicy     = rejection("direct message with a group's permissions")                                   // G30
+	errOneshot      = rejection("a oneshot group is nothing to join")                                          // G31
+	errAdderUnknown = rejection("welcome signed by nobody in the group")                                       // G32
+	errCursor       = rejection("welcome names a place that the log does not have")                            // G33
+	errStillMember  = rejection("welcome to a group that this installation follows, and was not removed from") // G35
 )

@@ -85,6 +85,11 @@ func (r *Replica) JudgeWithKey(t testing.TB, message, key []byte) error {
 	return j.check(&verdict{})
 }
 
+// JudgeContext judges a change of the context alone.
+func (r *Replica) JudgeContext(exts mls.Extensions) error {
+	return (&judge{step: &step{Replica: *r}}).context(exts)
+}
+
 // JoinSignedBy is Join where mls has taken a leaf for the welcome's signer.
 func JoinSignedBy(env Env, g *mls.Group, leaf mls.LeafIndex, c JoinConfig) error {
 	s := &step{Replica: Replica{env: env.withDefaults(), id: g.GroupID(), position: position{standing: Following}}}
@@ -103,6 +108,9 @@ const (
 	RuleProposalType    = errProposalType
 	RuleMissingIdentity = errMissingIdentity
 	RuleWrongInbox      = errWrongInbox
+	RuleNotRequired     = errNotRequired
+	RuleRequiredOfAll   = errRequiredOfAll
+	RuleLeafMetadata    = errLeafMetadata
 	RuleExpired         = errExpired
 	RuleUnknownLeaf     = errUnknownLeaf
 	RuleMissingLeaf     = errMissingLeaf

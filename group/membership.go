@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/mls"
 )
 
 // What the identity logs say about who belongs in the tree.
@@ -70,7 +71,7 @@ func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	return state, exact
 }
 
-// installations: the leaves added and removed are those that the inboxes gained
+// installations (G21, G23): the leaves added and removed are those that the inboxes gained
 // and lost, except for installations named as failed.
 func (j *judge) installations(want diff, superAdmin bool) error {
 	failed := map[string]bool{}
@@ -83,20 +84,13 @@ func (j *judge) installations(want diff, superAdmin bool) error {
 	}
 	for _, leaf := range j.adds {
 		key := string(leaf.SignatureKey)
-		inbox, err := inboxOf(leaf.Credential)
-		if err != nil {
-			return fmt.Errorf("%w: %w", errWrongInbox, err)
-		}
 		if superAdmin && dropped[key] {
 			delete(dropped, key) // taken out and in again, to repair a fork
 		} else if _, member := j.group.Find(leaf.SignatureKey); !want.added[key] && !member {
 			return fmt.Errorf("%w: %x", errUnexpectedAdd, key)
 		}
-		// Real clients leave this to the joiners; but a leaf that speaks for
-		// somebody else's inbox must not come in at all.
-		state, _ := j.stateAt(inbox, j.after.Members[inbox])
-		if !ownsInstallation(state, leaf.SignatureKey) {
-			return fmt.Errorf("%w: inbox %s", errWrongInbox, inbox)
+		if !j.honest(leaf) {
+			j.impostors = append(j.impostors, leaf.SignatureKey)
 		}
 	}
 	for key := range want.removed {
@@ -113,7 +107,20 @@ func (j *judge) installations(want diff, superAdmin bool) error {
 	return nil
 }
 
-// actorIdentity is the state that must own the committer's new leaf: that of
+// honest reports whether a leaf claims the inbox that owns its installation. Real
+// clients do not ask this of a commit: they take it, and the leaf with it, and would
+// leave behind whoever refuses it. So it is taken here too, and what the leaf sends
+// is not.
+func (j *judge) honest(leaf *mls.LeafNode) bool {
+	inbox, err := inboxOf(leaf.Credential)
+	if err != nil {
+		return false
+	}
+	state, _ := j.stateAt(inbox, j.after.Members[inbox])
+	return ownsInstallation(state, leaf.SignatureKey)
+}
+
+// actorIdentity (G24) is the state that must own the committer's new leaf: that of
 // the inbox it claims, as the new membership cites it.
 func (j *judge) actorIdentity() (string, *identity.State) {
 	inbox, err := inboxOf(j.commit.PathLeaf().Credential)
@@ -161,6 +168,25 @@ func (s *step) noteRemoved(keys [][]byte, epoch uint64) {
 	for _, key := range keys {
 		s.removals = append(s.removals, removal{epoch, key})
 	}
+}
+
+// noteImpostors remembers the leaves that claim an inbox which does not own them,
+// until they are removed. That such a leaf commits, and then claims its own inbox,
+// changes nothing: what it sealed before may still come.
+func (s *step) noteImpostors(v *verdict) {
+	if len(s.impostors)+len(v.impostors) == 0 {
+		return
+	}
+	left := slices.DeleteFunc(slices.Clone(s.impostors), func(key []byte) bool {
+		return slices.ContainsFunc(v.removed, func(gone []byte) bool { return bytes.Equal(key, gone) })
+	})
+	s.impostors = append(left, v.impostors...)
+}
+
+// isImpostor reports whether an installation's leaf claims an inbox that does not
+// own it.
+func (r *Replica) isImpostor(installation []byte) bool {
+	return slices.ContainsFunc(r.impostors, func(key []byte) bool { return bytes.Equal(key, installation) })
 }
 
 // wasRemoved reports whether an installation was taken out after an epoch in

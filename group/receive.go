@@ -148,6 +148,11 @@ func (s *step) application(d Delivered, hash [32]byte, next *mls.Group, c *mls.A
 		s.reject(d, hash, errSenderRemoved)
 		return nil
 	}
+	if s.isImpostor(c.Leaf.SignatureKey) {
+		s.use(d, used)
+		s.reject(d, hash, errWrongInbox)
+		return nil
+	}
 	inbox, err := inboxOf(c.Leaf.Credential)
 	if err != nil {
 		s.use(d, used)

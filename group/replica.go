@@ -146,6 +146,7 @@ type position struct {
 	rotated    time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
 	leaving    []string       // inboxes that asked to be removed, sorted
 	removals   []removal      // of the last epochs
+	impostors  [][]byte       // installations whose leaves claim an inbox that does not own them; never changed in place
 	heard      []echo         // of the last epochs
 	trail      []Applied      // the last commits that were applied or rejected
 	forked     bool           // by the group's commit log, the others are elsewhere
@@ -227,9 +228,12 @@ func (r *Replica) Installations(yield func(installation []byte, inbox string) bo
 		if r.standing == Inactive && r.wasRemoved(leaf.SignatureKey, r.group.Epoch()) {
 			continue // the tree is that from before the removal
 		}
+		if r.isImpostor(leaf.SignatureKey) {
+			continue // it is nobody's
+		}
 		inbox, err := inboxOf(leaf.Credential)
 		if err != nil {
-			continue // members' credentials were read when they came in
+			continue // an impostor's, which claims nothing
 		}
 		if !yield(leaf.SignatureKey, inbox) {
 			return

@@ -55,6 +55,16 @@ func (h *home) commit(proposals ...mls.Proposal) *mls.StagedCommit {
 	return c
 }
 
+// replaced commits the group's context with one extension replaced, or dropped where
+// data is nil.
+func (h *home) replaced(t mls.ExtensionType, data []byte) []byte {
+	exts := slices.DeleteFunc(slices.Clone(h.replica.Group().Extensions()), func(e mls.Extension) bool { return e.Type == t })
+	if data != nil {
+		exts = append(exts, mls.Extension{Type: t, Data: data})
+	}
+	return h.commit(mls.GroupContextExtensions{Extensions: exts}).Message()
+}
+
 // refuses delivers an envelope that must be read past for a reason, and nothing
 // else: the group, its epoch and the history stay, and what is stored says where
 // the reading stands and what was refused.
@@ -173,8 +183,13 @@ func TestCommitsThatAreRefused(t *testing.T) {
 		{"proposal by reference", byReference.Message(), mls.ErrUnknownProposal},
 		{"identity that nobody published", alice.commit(extensions(future), mls.Add{KeyPackage: dave.secrets.KeyPackage.MLS}).Message(),
 			group.RuleMissingIdentity},
-		{"leaf that claims a member's inbox", adds(w.as("bob")), group.RuleWrongInbox},
-		{"leaf that claims no inbox", adds(func(c *mls.KeyPackageConfig) { c.Credential = mls.BasicCredential(nil) }), group.RuleWrongInbox},
+		{"leaf with group metadata", adds(func(c *mls.KeyPackageConfig) {
+			c.LeafExtensions = append(slices.Clone(c.LeafExtensions), mls.Extension{Type: 0xf000})
+		}), group.RuleLeafMetadata},
+		{"required capabilities dropped", alice.replaced(mls.ExtensionRequiredCapabilities, nil), group.RuleNotRequired},
+		{"required capabilities without an extension in use", alice.replaced(mls.ExtensionRequiredCapabilities, mls.RequiredCapabilities{
+			Extensions: []mls.ExtensionType{0xff01, 0xff00, 0xf000}, Credentials: []mls.CredentialType{1}}.Bytes()), group.RuleNotRequired},
+		{"immutable metadata dropped", alice.replaced(0xf000, nil), group.ErrMetadata},
 		{"key package that has ended", adds(from(-2*time.Hour, -time.Hour)), group.RuleExpired},
 		{"key package that ends now", adds(from(-time.Hour, 0)), group.RuleExpired},
 		{"key package that begins now", adds(from(0, time.Hour)), group.RuleExpired},
@@ -187,6 +202,78 @@ func TestCommitsThatAreRefused(t *testing.T) {
 		})
 	}
 	w.goesOn(t)
+}
+
+// TestRequiredOfWhoeverWasAMember: an extension is required only where all who were
+// members before the commit know it, also those whom it removes.
+func TestRequiredOfWhoeverWasAMember(t *testing.T) {
+	r := three(t).homes["bob"].replica
+	for extension, want := range map[mls.ExtensionType]error{
+		mls.ExtensionLastResort: nil,
+		0xff03:                  group.RuleRequiredOfAll, // alice, who made the group, does not say that she knows it
+	} {
+		exts := slices.DeleteFunc(slices.Clone(r.Group().Extensions()), func(e mls.Extension) bool { return e.Type == mls.ExtensionRequiredCapabilities })
+		exts = append(exts, mls.Extension{Type: mls.ExtensionRequiredCapabilities, Data: mls.RequiredCapabilities{
+			Extensions: []mls.ExtensionType{0xff00, 0xff01, 0xff02, 0xf000, extension}}.Bytes()})
+		if err := r.JudgeContext(exts); err != want {
+			t.Errorf("%#x required: %v, want %v", extension, err, want)
+		}
+	}
+}
+
+// TestAnImpostorIsHeardByNobody: a leaf that claims an inbox which does not own its
+// installation comes in, since real clients let it; what it sends is read past, it is
+// listed for nobody, and it can be removed.
+func TestAnImpostorIsHeardByNobody(t *testing.T) {
+	for name, claim := range map[string]func(*world) func(*mls.KeyPackageConfig){
+		"a member's inbox": func(w *world) func(*mls.KeyPackageConfig) { return w.as("bob") },
+		"no inbox": func(*world) func(*mls.KeyPackageConfig) {
+			return func(c *mls.KeyPackageConfig) { c.Credential = mls.BasicCredential(nil) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := three(t)
+			carol, dave := w.homes["carol"], w.homes["dave"]
+			own := dave.secrets.KeyPackage.MLS
+			c := mls.KeyPackageConfig{Rand: w.rand, Suite: own.CipherSuite, Signer: dave.signer, Capabilities: own.LeafNode.Capabilities, Lifetime: own.LeafNode.Lifetime}
+			claim(w)(&c)
+			k, secrets, err := mls.NewKeyPackage(c)
+			w.must(err)
+			id := carol.replica.ID()
+			commit := carol.commit(mls.Add{KeyPackage: k}, mls.GroupContextExtensions{
+				Extensions: group.ReplaceMembers(carol.replica.Group().Extensions(), w.cited("alice", "bob", "carol", "dave"))})
+			w.publish(group.TopicCommits, id, group.EncodeGroupMessage(commit.Message(), nil, false))
+			g, _, err := mls.Join(mls.JoinConfig{Signer: dave.signer, KeyPackage: k, Secrets: secrets, Welcome: must(w.realm.Parse(commit.Welcome()))(t)})
+			w.must(err)
+			for range 2 {
+				var data []byte
+				g, data, err = g.Seal(w.rand, nil, []byte{0x0a, 0x06, 0x0a, 0x01, 'x', 0x12, 0x01, 'k'})
+				w.must(err)
+				w.publish(group.TopicMessages, id, group.EncodeGroupMessage(data, nil, false))
+				for _, name := range []string{"alice", "bob"} {
+					h := w.homes[name]
+					w.out.Reset()
+					h.deliver()
+					if h.replica.Epoch() != 2 || !strings.Contains(w.out.String(), "sender claims an inbox that does not own it") {
+						t.Errorf("%s hears it: %s", name, w.out.String())
+					}
+					for key := range h.replica.Installations {
+						if bytes.Equal(key, dave.signer.Public()) {
+							t.Errorf("%s lists it", name)
+						}
+					}
+					h.crash() // it is remembered
+				}
+			}
+			w.run(words("remove alice dave"))
+			w.sync([]string{"alice", "bob"})
+			for _, name := range []string{"alice", "bob"} {
+				if n := w.homes[name].replica.Group().Size(); n != 3 {
+					t.Errorf("%s has %d leaves: %s", name, n, w.out.String())
+				}
+			}
+		})
+	}
 }
 
 // TestLifetimesAreJudgedByTheLog: whatever the clocks of its maker and its

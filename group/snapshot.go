@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 6 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives
+	metaFormat     = 7 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives; 6 had no impostors
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 3 // 1: the body, where it is shared, is in TableBody; 2 had no era and no mark of the envelope
@@ -171,6 +171,10 @@ func (s *step) encodeMeta() []byte {
 	for _, m := range s.lives {
 		w.raw(m[:])
 	}
+	w.uint(uint64(len(s.impostors)))
+	for _, key := range s.impostors {
+		w.bytes(key)
+	}
 	return w.b
 }
 
@@ -242,6 +246,11 @@ func (r *Replica) decodeMeta(b []byte) error {
 			var m mark
 			d.fixed(m[:])
 			r.lives = append(r.lives, m)
+		}
+	}
+	if format > 6 {
+		for n := d.uint(); n > 0 && d.err == nil; n-- {
+			r.impostors = append(r.impostors, slices.Clone(d.bytes()))
 		}
 	}
 	return d.end()

@@ -13,7 +13,8 @@ import (
 // A commit that is valid under RFC 9420 must also obey the group's own rules.
 // They are checked by every member, on the same data and in the same order, so
 // that all agree; where real clients are lenient this is too, since a stricter
-// member would leave the others behind.
+// member would leave the others behind. docs/validation.md lists them by number,
+// and says where peers disagree and what was chosen.
 
 // A verdict is what became of judging a commit.
 type verdict struct {
@@ -22,6 +23,7 @@ type verdict struct {
 	actor      string    // the committer's inbox
 	transcript []byte    // what to tell of it; nil: nothing
 	removed    [][]byte  // installations it takes out
+	impostors  [][]byte  // installations it brings in, whose leaves claim an inbox that does not own them
 	need       []IdentityAt
 }
 
@@ -61,14 +63,15 @@ func (s *step) recall(key [32]byte) any {
 // A judge holds what the rules look at.
 type judge struct {
 	*step
-	commit *mls.StagedCommit
-	at     time.Time
-	before *Metadata
-	after  *Metadata
-	adds   []*mls.LeafNode // in the order of the proposals
-	drops  []*mls.LeafNode // removed leaves, of the old tree
-	need   []IdentityAt
-	exact  bool // every identity asked for was there: the verdict may be remembered
+	commit    *mls.StagedCommit
+	at        time.Time
+	before    *Metadata
+	after     *Metadata
+	adds      []*mls.LeafNode // in the order of the proposals
+	drops     []*mls.LeafNode // removed leaves, of the old tree
+	impostors [][]byte        // see verdict
+	need      []IdentityAt
+	exact     bool // every identity asked for was there: the verdict may be remembered
 }
 
 // check applies the rules in their order.
@@ -76,7 +79,7 @@ func (j *judge) check(v *verdict) error {
 	var err error
 	j.before = j.meta
 	if j.after, err = j.decode(j.commit.Context().Extensions); err != nil {
-		return fmt.Errorf("%w: %w", ErrRejected, err)
+		return fmt.Errorf("%w: %w", errContext, err)
 	}
 	v.after = j.after
 	if err := j.attributeSizes(); err != nil {
@@ -110,11 +113,12 @@ func (j *judge) check(v *verdict) error {
 	for _, leaf := range j.drops {
 		v.removed = append(v.removed, leaf.SignatureKey)
 	}
+	v.impostors = j.impostors
 	v.transcript = transcriptOf(actor, j.before, j.after, j.leaving)
 	return nil
 }
 
-// attributeSizes: changed attributes are within their limits.
+// attributeSizes (G12): changed attributes are within their limits.
 func (j *judge) attributeSizes() error {
 	for _, name := range changedAttributes(j.before, j.after) {
 		if limit, ok := v3.attributeLimit[name]; ok && len(j.after.Attributes[name]) > limit {
@@ -124,7 +128,7 @@ func (j *judge) attributeSizes() error {
 	return nil
 }
 
-// proposals: all by the committer and by value, of the types the profile uses,
+// proposals (G13 to G16, G22): all by the committer and by value, of the types the profile uses,
 // and a path under the key that the committer had. It returns the committer's
 // inbox.
 func (j *judge) proposals() (string, error) {
@@ -141,6 +145,9 @@ func (j *judge) proposals() (string, error) {
 			if !validLifetime(p.KeyPackage.LeafNode.Lifetime, j.at) {
 				return "", errExpired
 			}
+			if _, ok := p.KeyPackage.LeafNode.Extensions.Get(extImmutableMetadata); ok {
+				return "", errLeafMetadata
+			}
 			j.adds = append(j.adds, p.KeyPackage.LeafNode)
 		case mls.Remove:
 			removed, ok := j.group.Member(p.Removed)
@@ -149,12 +156,18 @@ func (j *judge) proposals() (string, error) {
 			}
 			j.drops = append(j.drops, removed)
 		case mls.GroupContextExtensions:
+			if err := j.context(p.Extensions); err != nil {
+				return "", err
+			}
 		default:
 			return "", fmt.Errorf("%w: %T", errProposalType, p)
 		}
 	}
 	if !bytes.Equal(j.commit.PathLeaf().SignatureKey, leaf.SignatureKey) {
 		return "", errActorKey
+	}
+	if _, ok := j.commit.PathLeaf().Extensions.Get(extImmutableMetadata); ok {
+		return "", errLeafMetadata
 	}
 	inbox, err := inboxOf(leaf.Credential)
 	if err != nil {
@@ -163,7 +176,27 @@ func (j *judge) proposals() (string, error) {
 	return inbox, nil
 }
 
-// sequences: no inbox is taken at an older state than before.
+// context (G17, G18): a change of the context is one that OpenMLS takes. It asks for more than
+// RFC 9420: the required capabilities name every extension that is not default, and
+// whoever is a member before the commit, also where the commit removes it, supports
+// the extensions that they name.
+func (j *judge) context(after mls.Extensions) error {
+	required, whole, err := after.Requirements()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	case !whole:
+		return errNotRequired
+	}
+	for _, leaf := range j.group.Members() {
+		if !leaf.Capabilities.Supports(required.Extensions) {
+			return errRequiredOfAll
+		}
+	}
+	return nil
+}
+
+// sequences (G19): no inbox is taken at an older state than before.
 func (j *judge) sequences() error {
 	for inbox, seq := range j.after.Members {
 		if old, was := j.before.Members[inbox]; was && seq < old {
@@ -173,7 +206,7 @@ func (j *judge) sequences() error {
 	return nil
 }
 
-// policies: the committer may do all that the commit does. Roles are those from
+// policies (G25): the committer may do all that the commit does. Roles are those from
 // before it.
 func (j *judge) policies(actor string) error {
 	before, after := j.before, j.after

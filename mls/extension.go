@@ -150,6 +150,21 @@ func ParseRequiredCapabilities(data []byte) (RequiredCapabilities, error) {
 	return c, r.end()
 }
 
+// Requirements returns a context's required_capabilities, none where it has no such
+// extension, and whether they name every extension of the context that is not
+// default. RFC 9420 does not ask for the latter.
+func (x Extensions) Requirements() (c RequiredCapabilities, whole bool, err error) {
+	if data, ok := x.Get(ExtensionRequiredCapabilities); ok {
+		if c, err = ParseRequiredCapabilities(data); err != nil {
+			return c, false, err
+		}
+	}
+	return c, supports(c.Extensions, x.types()), nil
+}
+
+// Supports reports whether a client with these capabilities knows all of the types.
+func (c *Capabilities) Supports(types []ExtensionType) bool { return supports(c.Extensions, types) }
+
 // Bytes returns the extension's data.
 func (c RequiredCapabilities) Bytes() []byte {
 	b := appendU16List(nil, c.Extensions)
