@@ -2,7 +2,6 @@ package conclave
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/conclave-chat/conclave/identity"
 )
@@ -12,31 +11,43 @@ import (
 // there is none. The wallet is the inbox's recovery address, which is the one
 // that made it unless that was changed; it signs once. Groups drop the
 // installations when a member next sends. Idempotent.
-func (h *Host) RevokeInstallations(ctx context.Context, wallet Signer, inbox string, ids ...InstallationID) error {
+func (h *Host) RevokeInstallations(ctx context.Context, wallet Signer, inbox string, ids ...InstallationID) (err error) {
+	defer failing("revoke installations", &err)
+	if err := h.check(ctx); err != nil {
+		return err
+	}
+	if _, err := addressOf(wallet); err != nil {
+		return err
+	}
 	if _, err := identity.ParseInboxID(inbox); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return err
 	}
 	members := make([]identity.Identifier, len(ids))
 	for i, id := range ids {
 		var err error
 		if members[i], err = identity.InstallationFrom(id[:]); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
+			return err
 		}
 	}
-	if err := h.system.Revoke(ctx, wallet, inbox, members...); err != nil {
-		return fmt.Errorf("conclave: revoke installations: %w", err)
-	}
-	return nil
+	return h.system.Revoke(ctx, wallet, inbox, members...)
 }
 
 // RevokeInstallations is Host.RevokeInstallations of this client's inbox.
-func (c *Client) RevokeInstallations(ctx context.Context, wallet Signer, ids ...InstallationID) error {
+func (c *Client) RevokeInstallations(ctx context.Context, wallet Signer, ids ...InstallationID) (err error) {
+	defer failing("revoke installations", &err)
+	if err := c.check(ctx); err != nil {
+		return err
+	}
 	return c.host.RevokeInstallations(ctx, wallet, c.info.Inbox, ids...)
 }
 
 // RevokeAllOtherInstallations takes back every installation of this inbox but
 // this one.
-func (c *Client) RevokeAllOtherInstallations(ctx context.Context, wallet Signer) error {
+func (c *Client) RevokeAllOtherInstallations(ctx context.Context, wallet Signer) (err error) {
+	defer failing("revoke installations", &err)
+	if err := c.check(ctx); err != nil {
+		return err
+	}
 	state, err := c.host.InboxState(ctx, c.info.Inbox)
 	if err != nil {
 		return err
@@ -52,22 +63,30 @@ func (c *Client) RevokeAllOtherInstallations(ctx context.Context, wallet Signer)
 
 // AddAccount adds a wallet to this inbox: it signs, and so does this
 // installation. A wallet that belongs to another inbox is ErrAddressTaken.
-func (c *Client) AddAccount(ctx context.Context, wallet Signer) error {
-	if err := c.host.system.AddAccount(ctx, c.info.ID, wallet); err != nil {
-		return fmt.Errorf("conclave: add account: %w", err)
+func (c *Client) AddAccount(ctx context.Context, wallet Signer) (err error) {
+	defer failing("add account", &err)
+	if err := c.check(ctx); err != nil {
+		return err
 	}
-	return nil
+	if _, err := addressOf(wallet); err != nil {
+		return err
+	}
+	return c.host.system.AddAccount(ctx, c.info.ID, wallet)
 }
 
 // RemoveAccount takes a wallet out of this inbox, with the installations that it
 // registered. The inbox's recovery address signs.
-func (c *Client) RemoveAccount(ctx context.Context, wallet Signer, address string) error {
+func (c *Client) RemoveAccount(ctx context.Context, wallet Signer, address string) (err error) {
+	defer failing("remove account", &err)
+	if err := c.check(ctx); err != nil {
+		return err
+	}
+	if _, err := addressOf(wallet); err != nil {
+		return err
+	}
 	who, err := identity.ParseAddress(address)
 	if err != nil {
 		return err
 	}
-	if err := c.host.system.Revoke(ctx, wallet, c.info.Inbox, who); err != nil {
-		return fmt.Errorf("conclave: remove account: %w", err)
-	}
-	return nil
+	return c.host.system.Revoke(ctx, wallet, c.info.Inbox, who)
 }

@@ -130,7 +130,8 @@ func TestWrongDatabaseKey(t *testing.T) {
 	store := memstore.New()
 	w := newWorld(t, func(c *conclave.Config) { c.Store = store })
 	wallet, _ := w.wallet()
-	alix, bo := w.installation(wallet, ""), w.client()
+	alix := must[*conclave.Client](t)(w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{DatabaseKey: conclave.Key{7}}))
+	bo := w.client()
 	w.send(w.newGroup(conclave.GroupOptions{}, alix, bo), "kept")
 	flipped := alix.DatabaseKey()
 	flipped[31] ^= 1

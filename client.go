@@ -2,7 +2,6 @@ package conclave
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -22,8 +21,9 @@ type Client struct {
 
 // ClientOptions says how to open a local database.
 type ClientOptions struct {
-	// DatabaseKey encrypts the local database. Zero: taken from Config.Keys
-	// where the host has that, otherwise made, and had from Client.DatabaseKey.
+	// DatabaseKey encrypts the local database. Zero: taken from Config.Keys, and
+	// where that has none, derived from a secret that lies in the host's own store:
+	// then whoever has a copy of Config.Dir can read it.
 	DatabaseKey Key
 	// Database tells several installations of one wallet on one host apart.
 	Database string
@@ -36,8 +36,12 @@ type ClientOptions struct {
 //
 // Where it fails, the same call may be repeated: what was registered by half is
 // finished, or, where it was refused for good or its key cannot be had, made anew.
-func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions) (*Client, error) {
-	owner, err := identity.ParseAddress(wallet.Address())
+func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions) (_ *Client, err error) {
+	defer failing("create client", &err)
+	if err := h.check(ctx); err != nil {
+		return nil, err
+	}
+	owner, err := addressOf(wallet)
 	if err != nil {
 		return nil, err
 	}
@@ -51,13 +55,11 @@ func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions)
 				instead = found.ID // nobody ever had it: another takes its place
 			case found.Unfinished && errors.Is(err, ErrRefused):
 				continue // and is gone
-			case errors.Is(err, ErrWrongKey):
-				return nil, fmt.Errorf("%w: give the key that it was made with, or another ClientOptions.Database", err)
 			default:
 				return c, err
 			}
 		} else if !errors.Is(err, ErrNotFound) {
-			return nil, fmt.Errorf("conclave: create client: %w", err)
+			return nil, err
 		}
 		c, err := h.register(ctx, wallet, o, instead)
 		if !errors.Is(err, actors.ErrExists) {
@@ -65,7 +67,7 @@ func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions)
 		}
 		// Somebody else made it meanwhile.
 	}
-	return nil, fmt.Errorf("conclave: create client: %w", actors.ErrExists)
+	return nil, actors.ErrExists
 }
 
 // createTries is how often CreateClient looks again where somebody else registers
@@ -76,54 +78,66 @@ func (h *Host) register(ctx context.Context, wallet Signer, o ClientOptions, ins
 	key := o.DatabaseKey
 	info, err := h.system.Register(ctx, actors.Registration{Signer: wallet, Database: o.Database, Instead: instead, Key: func(id InstallationID) (_ Key, err error) {
 		if key == (Key{}) {
-			key, err = h.system.ProvidedKey(ctx, id)
-			if errors.Is(err, ErrNotFound) {
-				_, err = rand.Read(key[:])
-			}
+			key, err = h.system.NewKey(ctx, id)
 		}
 		return key, err
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: create client: %w", err)
+		return nil, err
 	}
 	return &Client{h, info, key}, nil
 }
 
 // LoadClient opens a local database by its installation, without a wallet. A
-// zero key is taken from Config.Keys.
-func (h *Host) LoadClient(ctx context.Context, id InstallationID, key Key) (*Client, error) {
+// zero key is as in ClientOptions.
+func (h *Host) LoadClient(ctx context.Context, id InstallationID, key Key) (_ *Client, err error) {
+	defer failing("load client", &err)
+	if err := h.check(ctx); err != nil {
+		return nil, err
+	}
 	if key == (Key{}) {
-		var err error
 		key, err = h.system.ProvidedKey(ctx, id)
 		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("%w: none was given, and Config.Keys has none", ErrWrongKey)
+			err = fmt.Errorf("%w: none was given, and the host has none", ErrWrongKey)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("conclave: load client: %w", err)
+			return nil, err
 		}
 	}
 	info, err := h.system.Wake(ctx, id, key)
 	if err != nil {
-		return nil, fmt.Errorf("conclave: load client: %w", err)
+		return nil, err
 	}
 	return &Client{h, info, key}, nil
 }
 
+// orZero lets a nil handle answer as the zero value does.
+func (c *Client) orZero() *Client {
+	if c == nil {
+		return new(Client)
+	}
+	return c
+}
+
 // InboxID is the inbox that this installation belongs to: 64 hex digits.
-func (c *Client) InboxID() string { return c.info.Inbox }
+func (c *Client) InboxID() string { return c.orZero().info.Inbox }
 
 // InstallationID is this installation's public key.
-func (c *Client) InstallationID() InstallationID { return c.info.ID }
+func (c *Client) InstallationID() InstallationID { return c.orZero().info.ID }
 
 // Address is that of the wallet which registered this installation.
-func (c *Client) Address() string { return c.info.Address }
+func (c *Client) Address() string { return c.orZero().info.Address }
 
 // DatabaseKey is the key that the local database is encrypted with: keep it, to
 // load the client later.
-func (c *Client) DatabaseKey() Key { return c.key }
+func (c *Client) DatabaseKey() Key { return c.orZero().key }
 
 // CanMessage is Host.CanMessage.
-func (c *Client) CanMessage(ctx context.Context, addresses ...string) (map[string]bool, error) {
+func (c *Client) CanMessage(ctx context.Context, addresses ...string) (_ map[string]bool, err error) {
+	defer failing("look up addresses", &err)
+	if err := c.check(ctx); err != nil {
+		return nil, err
+	}
 	return c.host.CanMessage(ctx, addresses...)
 }
 
@@ -132,7 +146,13 @@ func (c *Client) Conversations() Conversations { return Conversations{c} }
 
 // Close puts the installation to sleep: it hears of nothing until it is loaded
 // again. What was accepted is on disk.
-func (c *Client) Close(ctx context.Context) error { return c.host.system.Sleep(ctx, c.info.ID) }
+func (c *Client) Close(ctx context.Context) (err error) {
+	defer failing("close client", &err)
+	if err := c.check(ctx); err != nil {
+		return err
+	}
+	return c.host.system.Sleep(ctx, c.info.ID)
+}
 
 // LocalState says what deleting a local database would lose.
 type LocalState struct {
@@ -145,8 +165,12 @@ type LocalState struct {
 }
 
 // LocalState counts what the local database holds.
-func (c *Client) LocalState(ctx context.Context) (LocalState, error) {
-	s := LocalState{Dir: c.host.dir, Installation: c.info.ID, Created: c.info.Created, Streams: c.host.system.Streams(c.info.ID)}
+func (c *Client) LocalState(ctx context.Context) (s LocalState, err error) {
+	defer failing("count what is stored", &err)
+	if err := c.check(ctx); err != nil {
+		return s, err
+	}
+	s = LocalState{Dir: c.host.dir, Installation: c.info.ID, Created: c.info.Created, Streams: c.host.system.Streams(c.info.ID)}
 	groups, err := c.Conversations().ListAll(ctx)
 	if err != nil {
 		return s, err
@@ -170,7 +194,11 @@ type DeleteOptions struct {
 // DeleteLocalDatabase destroys this installation's key and rows, and no other's.
 // It stays listed in its inbox until it is revoked, and in its groups until it
 // is removed. Idempotent.
-func (c *Client) DeleteLocalDatabase(ctx context.Context, o DeleteOptions) error {
+func (c *Client) DeleteLocalDatabase(ctx context.Context, o DeleteOptions) (err error) {
+	defer failing("delete local database", &err)
+	if err := c.check(ctx); err != nil {
+		return err
+	}
 	if !o.Confirm {
 		return ErrNotConfirmed
 	}
@@ -181,8 +209,5 @@ func (c *Client) DeleteLocalDatabase(ctx context.Context, o DeleteOptions) error
 	if err != nil {
 		return err
 	}
-	if err := c.host.system.Delete(ctx, c.info.ID, owner, c.info.Database); err != nil {
-		return fmt.Errorf("conclave: delete local database: %w", err)
-	}
-	return nil
+	return c.host.system.Delete(ctx, c.info.ID, owner, c.info.Database)
 }

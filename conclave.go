@@ -45,6 +45,10 @@ type Host struct {
 // ErrDamaged, ErrRolledBack, ErrFormatTooNew, ErrWrongKey, ErrFull and
 // ErrReadOnly; each leaves it unchanged.
 func Open(ctx context.Context, c Config) (_ *Host, err error) {
+	defer failing("open", &err)
+	if err := checkContext(ctx); err != nil {
+		return nil, err
+	}
 	if c, err = c.validate(); err != nil {
 		return nil, err
 	}
@@ -64,7 +68,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			Logger:          c.Logger,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("conclave: open store: %w", named(err))
+			return nil, err
 		}
 		h.onClose(func(context.Context) error { return store.Close() })
 		c.Store, putBack = store, store.PutBack()
@@ -72,20 +76,20 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	embedded := c.embedded()
 	if c.Bus == nil {
 		if c.Bus, err = openBus(ctx, c); err != nil {
-			return nil, fmt.Errorf("conclave: open bus: %w", named(err))
+			return nil, fmt.Errorf("open log: %w", err)
 		}
 		h.onClose(func(context.Context) error { return c.Bus.Close() })
 	}
 	network := node.NewClient(c.Bus)
 	chains, err := ethereum.NewChains(c.Chains)
 	if err != nil {
-		return nil, fmt.Errorf("conclave: Config.Chains: %w", err)
+		return nil, fmt.Errorf("%w: Config.Chains: %w", ErrInvalid, err)
 	}
 	verifier := ethereum.Verifier{Chain: chains}
 	if embedded || c.ServeNode {
 		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger, Telemetry: c.Telemetry})
 		if err != nil {
-			return nil, fmt.Errorf("conclave: serve node: %w", err)
+			return nil, fmt.Errorf("serve node: %w", err)
 		}
 		h.onClose(func(context.Context) error { n.Close(); return nil })
 	}
@@ -111,11 +115,11 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		Fault:          c.Fault,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: open host: %w", err)
+		return nil, err
 	}
 	h.onClose(h.system.Close)
 	if _, err := h.system.WakeAll(ctx); err != nil {
-		return nil, fmt.Errorf("conclave: wake installations: %w", err)
+		return nil, fmt.Errorf("wake installations: %w", err)
 	}
 	return h, nil
 }
@@ -136,7 +140,14 @@ func (h *Host) onClose(f func(context.Context) error) { h.closes = append(h.clos
 
 // Close drains the host: what was accepted is handled and made durable, nothing
 // new is taken. ctx bounds the wait. Idempotent.
-func (h *Host) Close(ctx context.Context) error {
+func (h *Host) Close(ctx context.Context) (err error) {
+	defer failing("close host", &err)
+	if h == nil {
+		return h.check(ctx)
+	}
+	if err := checkContext(ctx); err != nil {
+		return err
+	}
 	h.once.Do(func() {
 		for i := len(h.closes) - 1; i >= 0; i-- {
 			h.closed = errors.Join(h.closed, h.closes[i](ctx))
@@ -147,7 +158,12 @@ func (h *Host) Close(ctx context.Context) error {
 
 // Restarts is how often a part of the host has started again after a failure of
 // its own. Each is in the log with its reason.
-func (h *Host) Restarts() uint64 { return h.system.Restarts() }
+func (h *Host) Restarts() uint64 {
+	if h == nil || h.system == nil {
+		return 0
+	}
+	return h.system.Restarts()
+}
 
 // A Signer is a wallet: it has an address and signs a text as personal_sign
 // does. SignerFunc makes one of any function; package identity/ethereum has one
@@ -175,7 +191,11 @@ type InstallationID = actors.InstallationID
 //
 // Up to 250 addresses are one request, and one more where an inbox is new to
 // this host.
-func (h *Host) CanMessage(ctx context.Context, addresses ...string) (map[string]bool, error) {
+func (h *Host) CanMessage(ctx context.Context, addresses ...string) (can map[string]bool, err error) {
+	defer failing("look up addresses", &err)
+	if err := h.check(ctx); err != nil {
+		return nil, err
+	}
 	inboxes, err := h.lookUp(ctx, addresses)
 	if err != nil {
 		return nil, err
@@ -183,10 +203,10 @@ func (h *Host) CanMessage(ctx context.Context, addresses ...string) (map[string]
 	unknown := slices.DeleteFunc(slices.Clone(inboxes), func(inbox string) bool { return inbox == "" || h.reachable(inbox) })
 	if len(unknown) > 0 {
 		if err := h.system.States(ctx, unknown); err != nil {
-			return nil, fmt.Errorf("conclave: read identities: %w", err)
+			return nil, err
 		}
 	}
-	can := make(map[string]bool, len(addresses))
+	can = make(map[string]bool, len(addresses))
 	for i, a := range addresses {
 		can[a] = h.reachable(inboxes[i])
 	}
@@ -212,7 +232,7 @@ func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error)
 	}
 	found, err := h.system.Inboxes(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("conclave: look up addresses: %w", err)
+		return nil, err
 	}
 	var unknown []string
 	for id, inbox := range found {
@@ -223,7 +243,7 @@ func (h *Host) lookUp(ctx context.Context, addresses []string) ([]string, error)
 	slices.Sort(unknown)
 	if unknown = slices.Compact(unknown); len(unknown) > 0 {
 		if err := h.system.States(ctx, unknown); err != nil {
-			return nil, fmt.Errorf("conclave: read identities: %w", err)
+			return nil, err
 		}
 	}
 	inboxes := make([]string, len(ids))
@@ -245,16 +265,20 @@ type InboxState struct {
 
 // InboxState reads an inbox's identity log on the network. Every entry of the
 // result was signed for by a wallet of the inbox, which is checked here.
-func (h *Host) InboxState(ctx context.Context, inbox string) (InboxState, error) {
+func (h *Host) InboxState(ctx context.Context, inbox string) (_ InboxState, err error) {
+	defer failing("read inbox", &err)
+	if err := h.check(ctx); err != nil {
+		return InboxState{}, err
+	}
 	if _, err := identity.ParseInboxID(inbox); err != nil {
-		return InboxState{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return InboxState{}, err
 	}
 	state, err := h.system.State(ctx, inbox)
 	if err != nil {
-		return InboxState{}, fmt.Errorf("conclave: read identity: %w", err)
+		return InboxState{}, err
 	}
 	if state == nil {
-		return InboxState{}, fmt.Errorf("conclave: inbox %s: %w", inbox, ErrNotFound)
+		return InboxState{}, fmt.Errorf("%w: inbox %s", ErrNotFound, inbox)
 	}
 	out := InboxState{InboxID: inbox, Addresses: addressesOf(state)}
 	for _, m := range state.Installations() {

@@ -2,6 +2,7 @@ package conclave_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -66,6 +67,13 @@ func (w *world) client() *conclave.Client {
 	w.t.Helper()
 	wallet := must[*ethereum.Key](w.t)(ethereum.GenerateKey())
 	return must[*conclave.Client](w.t)(w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{}))
+}
+
+// sealed makes a client whose database key is its owner's: a hash of a text.
+func (w *world) sealed(key string) *conclave.Client {
+	w.t.Helper()
+	wallet := must[*ethereum.Key](w.t)(ethereum.GenerateKey())
+	return must[*conclave.Client](w.t)(w.host.CreateClient(w.ctx, wallet, conclave.ClientOptions{DatabaseKey: sha256.Sum256([]byte(key))}))
 }
 
 func (w *world) clients(n int) []*conclave.Client {

@@ -1,13 +1,13 @@
 package conclave
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/bus"
-	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/internal/telemetry"
 	"github.com/conclave-chat/conclave/mls"
@@ -77,7 +77,7 @@ type Config struct {
 	AcceptLoss bool
 
 	// Codecs are content types beyond those that are built in.
-	Codecs []content.Codec
+	Codecs []Codec
 
 	// Logger is silent where nil. No key, no plaintext and no whole id goes to it.
 	Logger *slog.Logger
@@ -99,6 +99,33 @@ const (
 	ShareNone                  // nothing
 )
 
+var sharingWords = []string{SharePublic: "public", ShareNone: "none"}
+
+func (s Sharing) String() string {
+	if int(s) >= len(sharingWords) {
+		return "invalid"
+	}
+	return sharingWords[s]
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Sharing) MarshalText() ([]byte, error) {
+	if int(s) >= len(sharingWords) {
+		return nil, fmt.Errorf("%w: Sharing is %d", ErrInvalid, s)
+	}
+	return []byte(sharingWords[s]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Sharing) UnmarshalText(text []byte) error {
+	i := slices.Index(sharingWords, string(text))
+	if i < 0 {
+		return fmt.Errorf("%w: %.40q is none of %q", ErrInvalid, text, sharingWords)
+	}
+	*s = Sharing(i)
+	return nil
+}
+
 func (s Sharing) level() mls.Level {
 	if s == ShareNone {
 		return mls.None
@@ -109,13 +136,19 @@ func (s Sharing) level() mls.Level {
 func (c Config) validate() (Config, error) {
 	switch {
 	case c.Dir == "" && (c.Store == nil || c.embedded()):
-		return c, errors.New("conclave: Config.Dir is empty: give a directory, or a Store and a Bus")
+		return c, fmt.Errorf("%w: Config.Dir is empty: give a directory, or a Store and a Bus", ErrInvalid)
 	case c.Bus != nil && (c.NATS != "" || c.XMTP != "") || c.NATS != "" && c.XMTP != "":
-		return c, errors.New("conclave: Config has more than one of a Bus, a NATS URL and an XMTP URL: give one")
+		return c, fmt.Errorf("%w: Config has more than one of Bus, NATS and XMTP: give one", ErrInvalid)
 	case c.ServeNode && (c.XMTP != "" || c.Bus != nil && c.Bus.Info().Foreign):
-		return c, errors.New("conclave: Config.ServeNode: an XMTP network has its own node")
+		return c, fmt.Errorf("%w: Config.ServeNode is set, and an XMTP network has its own node: leave it out", ErrInvalid)
 	case c.GroupSize < 0:
-		return c, errors.New("conclave: Config.GroupSize is negative")
+		return c, fmt.Errorf("%w: Config.GroupSize is %d: give 0 for 400", ErrInvalid, c.GroupSize)
+	case c.IdleAfter < 0:
+		return c, fmt.Errorf("%w: Config.IdleAfter is %v: give 0 for a minute", ErrInvalid, c.IdleAfter)
+	case c.Sharing > ShareNone:
+		return c, fmt.Errorf("%w: Config.Sharing is %d: give SharePublic or ShareNone", ErrInvalid, c.Sharing)
+	case slices.Contains(c.Codecs, nil):
+		return c, fmt.Errorf("%w: Config.Codecs has a nil", ErrInvalid)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
@@ -40,7 +41,11 @@ type GroupOptions struct {
 // Nothing is stored or published where an address cannot be messaged
 // (*MemberNotReachableError) or the group would be too large (*GroupFullError).
 // Where ctx ends first, the group is in List and goes on being formed.
-func (v Conversations) NewGroup(ctx context.Context, addresses []string, o GroupOptions) (*Group, error) {
+func (v Conversations) NewGroup(ctx context.Context, addresses []string, o GroupOptions) (_ *Group, err error) {
+	defer failing("new group", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	inboxes, err := v.client.host.inboxes(ctx, addresses)
 	if err != nil {
 		return nil, err
@@ -49,7 +54,11 @@ func (v Conversations) NewGroup(ctx context.Context, addresses []string, o Group
 }
 
 // NewGroupWithInboxIDs is NewGroup by inbox id.
-func (v Conversations) NewGroupWithInboxIDs(ctx context.Context, inboxes []string, o GroupOptions) (*Group, error) {
+func (v Conversations) NewGroupWithInboxIDs(ctx context.Context, inboxes []string, o GroupOptions) (_ *Group, err error) {
+	defer failing("new group", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	if err := v.client.host.checkReachable(ctx, inboxes, inboxes); err != nil {
 		return nil, err
 	}
@@ -59,6 +68,9 @@ func (v Conversations) NewGroupWithInboxIDs(ctx context.Context, inboxes []strin
 func (v Conversations) newGroup(ctx context.Context, inboxes []string, o GroupOptions) (*Group, error) {
 	c := v.client
 	system := c.host.system
+	if !o.Permissions.Valid() {
+		return nil, fmt.Errorf("%w: GroupOptions.Permissions is %d: give Default, AdminOnly or AllMembers", ErrInvalid, o.Permissions)
+	}
 	members := slices.DeleteFunc(inboxes, func(id string) bool { return id == c.info.Inbox })
 	slices.Sort(members)
 	members = slices.Compact(members)
@@ -69,7 +81,7 @@ func (v Conversations) newGroup(ctx context.Context, inboxes []string, o GroupOp
 		Name: o.Name, ImageURL: o.ImageURL, Description: o.Description, Permissions: o.Permissions, Now: system.Now(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: new group: %w", err)
+		return nil, err
 	}
 	g := &Group{c, id}
 	if len(members) == 0 {
@@ -113,7 +125,7 @@ func (h *Host) inboxes(ctx context.Context, addresses []string) ([]string, error
 func (h *Host) checkReachable(ctx context.Context, inboxes, names []string) error {
 	can, err := h.system.Reachable(ctx, inboxes)
 	if err != nil {
-		return fmt.Errorf("conclave: look up members: %w", err)
+		return err
 	}
 	var missing []string
 	for i, inbox := range inboxes {
@@ -129,10 +141,14 @@ func (h *Host) checkReachable(ctx context.Context, inboxes, names []string) erro
 
 // List returns this installation's groups, from its local database. Direct
 // messages are in ListDms, and both in ListAll.
-func (v Conversations) List(ctx context.Context) ([]*Group, error) {
+func (v Conversations) List(ctx context.Context) (_ []*Group, err error) {
+	defer failing("list groups", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	all, err := v.client.host.system.Conversations(ctx, v.client.info.ID, actors.Scope{Kind: group.KindGroup})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: list groups: %w", err)
+		return nil, err
 	}
 	groups := make([]*Group, len(all))
 	for i, c := range oneEach(all) {
@@ -143,7 +159,11 @@ func (v Conversations) List(ctx context.Context) ([]*Group, error) {
 
 // Get returns one group, or ErrNoGroup. It takes a group of a direct message as
 // well, so that whatever Message.Group names can be answered.
-func (v Conversations) Get(ctx context.Context, id GroupID) (*Group, error) {
+func (v Conversations) Get(ctx context.Context, id GroupID) (_ *Group, err error) {
+	defer failing("get group", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := v.client.host.system.Conversation(ctx, v.client.info.ID, id); err != nil {
 		return nil, err
 	}
@@ -152,21 +172,39 @@ func (v Conversations) Get(ctx context.Context, id GroupID) (*Group, error) {
 
 // Sync checks for welcomes and creates the groups that they bring. It reads no
 // group's messages.
-func (v Conversations) Sync(ctx context.Context) error {
+func (v Conversations) Sync(ctx context.Context) (err error) {
+	defer failing("sync", &err)
+	if err := v.check(ctx); err != nil {
+		return err
+	}
 	return v.client.host.system.SyncWelcomes(ctx, v.client.info.ID)
 }
 
 // SyncAll is Sync, and then Sync of every group: one question to the network for
 // each thousand groups, and what is new of those that have news. What cannot be
 // synced keeps nothing else: the error names each such group and why, up to a bound.
-func (v Conversations) SyncAll(ctx context.Context) error {
-	return errors.Join(v.Sync(ctx), v.client.host.system.SyncGroups(ctx, v.client.info.ID))
+func (v Conversations) SyncAll(ctx context.Context) (err error) {
+	defer failing("sync", &err)
+	if err := v.check(ctx); err != nil {
+		return err
+	}
+	return errors.Join(v.client.host.system.SyncWelcomes(ctx, v.client.info.ID), v.client.host.system.SyncGroups(ctx, v.client.info.ID))
 }
 
 // SyncEvery calls SyncAll about every d, a tenth more or less, until ctx ends. A
 // round that takes longer delays the next. report, where not nil, hears of each
-// round's error.
+// round's error, and of arguments that make no sense, upon which SyncEvery returns.
 func (v Conversations) SyncEvery(ctx context.Context, d time.Duration, report func(error)) {
+	err := v.check(ctx)
+	if err == nil && d <= 0 {
+		err = fmt.Errorf("%w: an interval of %v: give more than 0", ErrInvalid, d)
+	}
+	if failing("sync", &err); err != nil {
+		if report != nil {
+			report(err)
+		}
+		return
+	}
 	for {
 		select {
 		case <-time.After(d - d/10 + rand.N(max(d/5, 1))):
@@ -229,16 +267,23 @@ func (v Conversations) StreamStandings(ctx context.Context) iter.Seq2[StandingCh
 	})
 }
 
+// stream starts a stream of a client's news. Its sequence is for one loop.
 func stream[T any](ctx context.Context, c *Client, scope actors.Scope, kind actors.StreamKind, show func(actors.Item) (T, error)) iter.Seq2[T, error] {
+	err := c.check(ctx)
+	if err != nil {
+		return failed[T](err)
+	}
 	st, err := c.host.system.Stream(ctx, c.info.ID, scope, kind)
 	if err != nil {
-		return func(yield func(T, error) bool) {
-			var none T
-			yield(none, fmt.Errorf("conclave: start stream: %w", err))
-		}
+		return failed[T](err)
 	}
 	release := context.AfterFunc(ctx, func() { _ = st.Close() })
+	var used atomic.Bool
 	return func(yield func(T, error) bool) {
+		if used.Swap(true) && ctx.Err() == nil {
+			failed[T](ErrStreamUsed)(yield)
+			return
+		}
 		defer release()
 		defer func() { _ = st.Close() }()
 		for {
@@ -247,18 +292,27 @@ func stream[T any](ctx context.Context, c *Client, scope actors.Scope, kind acto
 				return
 			}
 			if err != nil {
-				var none T
-				yield(none, err)
+				failed[T](err)(yield)
 				return
 			}
 			for _, it := range items {
 				if ctx.Err() != nil {
 					return
 				}
-				if v, err := show(it); !yield(v, err) {
+				v, err := show(it)
+				if failing("stream", &err); !yield(v, err) {
 					return
 				}
 			}
 		}
+	}
+}
+
+// failed is a stream that yields an error and nothing else.
+func failed[T any](err error) iter.Seq2[T, error] {
+	failing("stream", &err)
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
 	}
 }

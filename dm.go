@@ -5,13 +5,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
 )
 
 // A Conversation is a *Group or a *Dm.
@@ -48,7 +48,11 @@ type Dm struct {
 // Nothing is stored or published where the address cannot be messaged
 // (*MemberNotReachableError). Where ctx ends first, the conversation is in
 // ListDms and goes on being formed.
-func (v Conversations) NewDm(ctx context.Context, address string) (*Dm, error) {
+func (v Conversations) NewDm(ctx context.Context, address string) (_ *Dm, err error) {
+	defer failing("new direct message", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	inboxes, err := v.client.host.lookUp(ctx, []string{address})
 	if err != nil {
 		return nil, err
@@ -60,7 +64,11 @@ func (v Conversations) NewDm(ctx context.Context, address string) (*Dm, error) {
 }
 
 // NewDmWithInboxID is NewDm by inbox id.
-func (v Conversations) NewDmWithInboxID(ctx context.Context, inbox string) (*Dm, error) {
+func (v Conversations) NewDmWithInboxID(ctx context.Context, inbox string) (_ *Dm, err error) {
+	defer failing("new direct message", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	return v.openDm(ctx, inbox, inbox)
 }
 
@@ -80,7 +88,7 @@ func (v Conversations) openDm(ctx context.Context, inbox, name string) (*Dm, err
 	}
 	id, err := c.host.system.OpenDM(ctx, c.info.ID, inbox)
 	if err != nil {
-		return nil, fmt.Errorf("conclave: new direct message: %w", err)
+		return nil, err
 	}
 	dm = &Dm{c, inbox, id}
 	if formed, err := dm.isFormed(ctx); formed || err != nil {
@@ -103,7 +111,14 @@ func (d *Dm) isFormed(ctx context.Context) (bool, error) {
 }
 
 // GetDmByInboxID returns the direct message with an inbox, or ErrNoGroup.
-func (v Conversations) GetDmByInboxID(ctx context.Context, inbox string) (*Dm, error) {
+func (v Conversations) GetDmByInboxID(ctx context.Context, inbox string) (_ *Dm, err error) {
+	defer failing("get direct message", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := identity.ParseInboxID(inbox); err != nil {
+		return nil, err
+	}
 	dm := &Dm{client: v.client, peer: inbox}
 	groups, err := dm.groups(ctx)
 	if err != nil {
@@ -115,10 +130,14 @@ func (v Conversations) GetDmByInboxID(ctx context.Context, inbox string) (*Dm, e
 
 // ListDms returns this installation's direct messages, one for each inbox, from
 // its local database.
-func (v Conversations) ListDms(ctx context.Context) ([]*Dm, error) {
+func (v Conversations) ListDms(ctx context.Context) (_ []*Dm, err error) {
+	defer failing("list direct messages", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	all, err := v.client.host.system.Conversations(ctx, v.client.info.ID, actors.Scope{Kind: group.KindDM})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: list direct messages: %w", err)
+		return nil, err
 	}
 	var dms []*Dm
 	for _, c := range oneEach(all) {
@@ -149,11 +168,15 @@ func (c *Client) peerOf(dm actors.Conversation) string {
 
 // ListAll returns groups and direct messages together, those with the newest
 // message first.
-func (v Conversations) ListAll(ctx context.Context) ([]Conversation, error) {
+func (v Conversations) ListAll(ctx context.Context) (_ []Conversation, err error) {
+	defer failing("list conversations", &err)
+	if err := v.check(ctx); err != nil {
+		return nil, err
+	}
 	c := v.client
 	all, err := c.host.system.Conversations(ctx, c.info.ID, actors.Scope{})
 	if err != nil {
-		return nil, fmt.Errorf("conclave: list conversations: %w", err)
+		return nil, err
 	}
 	newest := map[string]time.Time{} // by the id of the group, or of the direct message
 	of := func(conversation actors.Conversation) string {
@@ -206,6 +229,9 @@ func (d *Dm) scope() actors.Scope { return actors.Scope{DM: group.DMID(d.client.
 
 // groups returns the groups of the conversation, the active one first.
 func (d *Dm) groups(ctx context.Context) ([]*Group, error) {
+	if err := d.check(ctx); err != nil {
+		return nil, err
+	}
 	all, err := d.client.host.system.Conversations(ctx, d.client.info.ID, d.scope())
 	if err != nil {
 		return nil, err
@@ -243,13 +269,24 @@ func (d *Dm) active(ctx context.Context) (*Group, error) {
 
 // ID is the id of the group that was active when the handle was made. It is not
 // equal for both sides at all times: PeerInboxID is what names a direct message.
-func (d *Dm) ID() GroupID { return d.id }
+func (d *Dm) ID() GroupID {
+	if d == nil {
+		return GroupID{}
+	}
+	return d.id
+}
 
 // PeerInboxID is the other inbox.
-func (d *Dm) PeerInboxID() string { return d.peer }
+func (d *Dm) PeerInboxID() string {
+	if d == nil {
+		return ""
+	}
+	return d.peer
+}
 
 // Info is Group.Info of the active group.
-func (d *Dm) Info(ctx context.Context) (Info, error) {
+func (d *Dm) Info(ctx context.Context) (_ Info, err error) {
+	defer failing("read conversation", &err)
 	g, err := d.active(ctx)
 	if err != nil {
 		return Info{}, err
@@ -258,7 +295,8 @@ func (d *Dm) Info(ctx context.Context) (Info, error) {
 }
 
 // IsActive reports whether this installation is still a member.
-func (d *Dm) IsActive(ctx context.Context) (bool, error) {
+func (d *Dm) IsActive(ctx context.Context) (_ bool, err error) {
+	defer failing("read conversation", &err)
 	g, err := d.active(ctx)
 	if err != nil {
 		return false, err
@@ -267,7 +305,8 @@ func (d *Dm) IsActive(ctx context.Context) (bool, error) {
 }
 
 // Members lists the two, from the local database.
-func (d *Dm) Members(ctx context.Context) ([]Member, error) {
+func (d *Dm) Members(ctx context.Context) (_ []Member, err error) {
+	defer failing("list members", &err)
 	g, err := d.active(ctx)
 	if err != nil {
 		return nil, err
@@ -276,7 +315,8 @@ func (d *Dm) Members(ctx context.Context) ([]Member, error) {
 }
 
 // Sync is Group.Sync of all groups of the conversation.
-func (d *Dm) Sync(ctx context.Context) error {
+func (d *Dm) Sync(ctx context.Context) (err error) {
+	defer failing("sync", &err)
 	groups, err := d.groups(ctx)
 	for _, g := range groups {
 		err = errors.Join(err, g.Sync(ctx))
@@ -285,7 +325,8 @@ func (d *Dm) Sync(ctx context.Context) error {
 }
 
 // Send is Group.Send to the active group.
-func (d *Dm) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID, error) {
+func (d *Dm) Send(ctx context.Context, c Content, opts ...SendOption) (_ MessageID, err error) {
+	defer failing("send", &err)
 	g, err := d.active(ctx)
 	if err != nil {
 		return MessageID{}, err
@@ -313,9 +354,9 @@ func (d *Dm) with(ctx context.Context, id MessageID) (*Group, error) {
 }
 
 // Wait is Group.Wait of whichever group of the conversation has the message.
-func (d *Dm) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
+func (d *Dm) Wait(ctx context.Context, id MessageID) (status DeliveryStatus, err error) {
+	defer failing("wait", &err)
 	groups, err := d.groups(ctx)
-	var status DeliveryStatus
 	for _, g := range groups {
 		if status, err = g.Wait(ctx, id); !errors.Is(err, ErrNoMessage) {
 			break
@@ -325,7 +366,8 @@ func (d *Dm) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
 }
 
 // Retry starts a Failed message again, under the same id.
-func (d *Dm) Retry(ctx context.Context, id MessageID) error {
+func (d *Dm) Retry(ctx context.Context, id MessageID) (err error) {
+	defer failing("retry", &err)
 	g, err := d.with(ctx, id)
 	if err != nil {
 		return err
@@ -334,7 +376,8 @@ func (d *Dm) Retry(ctx context.Context, id MessageID) error {
 }
 
 // UpdateKeys is Group.UpdateKeys of all groups of the conversation.
-func (d *Dm) UpdateKeys(ctx context.Context) error {
+func (d *Dm) UpdateKeys(ctx context.Context) (err error) {
+	defer failing("update keys", &err)
 	groups, err := d.groups(ctx)
 	for _, g := range groups {
 		err = errors.Join(err, g.UpdateKeys(ctx))
@@ -344,13 +387,17 @@ func (d *Dm) UpdateKeys(ctx context.Context) error {
 
 // Messages is Group.Messages of all groups of the conversation: the published
 // ones by time, then own ones that are not.
-func (d *Dm) Messages(ctx context.Context, q MessageQuery) ([]*Message, error) {
+func (d *Dm) Messages(ctx context.Context, q MessageQuery) (_ []*Message, err error) {
+	defer failing("read messages", &err)
 	groups, err := d.groups(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(groups) == 1 {
 		return groups[0].Messages(ctx, q)
+	}
+	if err := q.check(); err != nil {
+		return nil, err
 	}
 	var all []*Message
 	for _, g := range groups {
@@ -363,18 +410,33 @@ func (d *Dm) Messages(ctx context.Context, q MessageQuery) ([]*Message, error) {
 	slices.SortStableFunc(all, func(a, b *Message) int {
 		return cmp.Or(-cmp.Compare(min(a.Position, 1), min(b.Position, 1)), a.SentAt.Compare(b.SentAt), cmp.Compare(a.Position, b.Position))
 	})
-	if q.After > 0 { // positions of two groups tell nothing of their order: what is listed later comes later
-		all = all[1+slices.IndexFunc(all, func(m *Message) bool { return m.Position == q.After }):]
-	}
+	all = afterPosition(all, q.After)
 	if q.Limit > 0 && len(all) > q.Limit {
 		all = all[:q.Limit]
 	}
 	return all, nil
 }
 
+// afterPosition leaves out the published messages up to a Position: those that are
+// listed up to the message there, or, where none of these is there, those at an
+// earlier one. The two differ only where the groups lie in different shards of the
+// log, whose positions tell nothing of each other's time.
+func afterPosition(all []*Message, after uint64) []*Message {
+	if after == 0 {
+		return all
+	}
+	if i := slices.IndexFunc(all, func(m *Message) bool { return m.Position == after }); i >= 0 {
+		return all[i+1:]
+	}
+	return slices.DeleteFunc(all, func(m *Message) bool { return m.Position > 0 && m.Position < after })
+}
+
 // Stream is Group.Stream of all groups of the conversation, those that the other
 // side may yet begin included.
 func (d *Dm) Stream(ctx context.Context) iter.Seq2[*Message, error] {
+	if err := d.check(ctx); err != nil {
+		return failed[*Message](err)
+	}
 	return stream(ctx, d.client, d.scope(), actors.StreamMessages, func(it actors.Item) (*Message, error) {
 		return d.client.host.message(it.Group, it.Message)
 	})

@@ -269,7 +269,7 @@ func TestDatabaseIsSealed(t *testing.T) {
 	dir := t.TempDir()
 	host := must[*conclave.Host](t)(conclave.Open(ctx, conclave.Config{Dir: dir}))
 	w := &world{t, ctx, host}
-	c := w.clients(2)
+	c := []*conclave.Client{w.sealed("the first one's key"), w.sealed("the second one's key")}
 	g := w.newGroup(conclave.GroupOptions{Name: "a name to look for"}, c...)
 	w.send(g, "a marker to look for")
 	w.reads(w.of(c[1], g), "a marker to look for")

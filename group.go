@@ -3,8 +3,6 @@ package conclave
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -12,8 +10,8 @@ import (
 	"time"
 
 	"github.com/conclave-chat/conclave/actors"
-	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/identity"
 )
 
 // A GroupID is a group's 16 random bytes.
@@ -21,10 +19,8 @@ type GroupID = actors.GroupID
 
 // ParseGroupID reads what GroupID.String returns: 32 hex digits.
 func ParseGroupID(s string) (id GroupID, err error) {
-	if b, err := hex.DecodeString(s); err == nil && len(b) == len(id) && hex.EncodeToString(b) == s {
-		return GroupID(b), nil
-	}
-	return id, fmt.Errorf("%w: group id %.80q is not 32 lower-case hex digits", ErrInvalid, s)
+	defer failing("parse group id", &err)
+	return id, id.UnmarshalText([]byte(s))
 }
 
 // A Group is one installation's handle on a group. It holds no state: copies
@@ -37,7 +33,12 @@ type Group struct {
 }
 
 // ID is the group's id, equal for all members.
-func (g *Group) ID() GroupID { return g.id }
+func (g *Group) ID() GroupID {
+	if g == nil {
+		return GroupID{}
+	}
+	return g.id
+}
 
 // A Role says what a member may do where the permissions ask for an admin.
 type Role = group.Role
@@ -111,12 +112,18 @@ func (g *Group) IsActive(ctx context.Context) (bool, error) {
 	return look(ctx, g, (*group.Replica).Active)
 }
 
-func look[T any](ctx context.Context, g *Group, read func(*group.Replica) T) (T, error) {
+func look[T any](ctx context.Context, g *Group, read func(*group.Replica) T) (_ T, err error) {
+	defer failing("read group", &err)
+	if err := g.check(ctx); err != nil {
+		var none T
+		return none, err
+	}
 	return actors.Look(ctx, g.client.host.system, g.client.info.ID, g.id, read)
 }
 
 // Members lists the members by inbox id, from the local database.
-func (g *Group) Members(ctx context.Context) ([]Member, error) {
+func (g *Group) Members(ctx context.Context) (_ []Member, err error) {
+	defer failing("list members", &err)
 	members, err := look(ctx, g, func(r *group.Replica) []Member {
 		m := r.Metadata()
 		at := make(map[string]int, len(m.Members))
@@ -144,7 +151,11 @@ func (g *Group) Members(ctx context.Context) ([]Member, error) {
 
 // Sync reads the group's log to its end and pushes what was not sent yet. It
 // returns when both are done. Where there is nothing new it reads nothing.
-func (g *Group) Sync(ctx context.Context) error {
+func (g *Group) Sync(ctx context.Context) (err error) {
+	defer failing("sync", &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
 	return g.client.host.system.Sync(ctx, g.client.info.ID, g.id)
 }
 
@@ -158,29 +169,30 @@ func IdempotencyKey(key string) SendOption { return func(s *group.Send) { s.Key 
 // Send stores a message and returns its id when that is durable, also while the
 // network is down: from then on it is shown as Unpublished, and it ends as
 // Published or Failed without the caller. See Wait.
-func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (MessageID, error) {
-	encoded, err := g.client.host.codecs.Encode(c)
-	switch {
-	case errors.Is(err, content.ErrTooLarge):
-		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case errors.Is(err, content.ErrReserved):
-		err = fmt.Errorf("%w: %w: change the group instead", ErrInvalid, err)
+func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (id MessageID, err error) {
+	defer failing("send", &err)
+	if err := g.check(ctx); err != nil {
+		return id, err
 	}
+	if err := checkGiven("content", c); err != nil {
+		return id, err
+	}
+	encoded, err := g.client.host.codecs.Encode(c)
 	if err != nil {
-		return MessageID{}, fmt.Errorf("conclave: send: %w", err)
+		return id, err
 	}
 	in := group.Send{Content: encoded.Bytes, Push: encoded.ShouldPush, Now: g.client.host.system.Now()}
 	for _, o := range opts {
+		if err := checkGiven("option", o); err != nil {
+			return id, err
+		}
 		o(&in)
 	}
 	if in.Key == "" {
 		in.Key = g.client.host.uniqueKey(in.Now)
 	}
 	accepted, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, in)
-	if err != nil {
-		return MessageID{}, fmt.Errorf("conclave: send: %w", err)
-	}
-	return accepted.Message, nil
+	return accepted.Message, err
 }
 
 // uniqueKey is the time in nanoseconds, made later where that was given out
@@ -198,13 +210,21 @@ func (h *Host) uniqueKey(now time.Time) string {
 
 // Wait waits until a message of this installation is Published or Failed. Others'
 // messages are Published, and one that is not here is ErrNoMessage.
-func (g *Group) Wait(ctx context.Context, id MessageID) (DeliveryStatus, error) {
+func (g *Group) Wait(ctx context.Context, id MessageID) (_ DeliveryStatus, err error) {
+	defer failing("wait", &err)
+	if err := g.check(ctx); err != nil {
+		return 0, err
+	}
 	return g.client.host.system.AwaitMessage(ctx, g.client.info.ID, g.id, id)
 }
 
 // Retry starts a Failed message again, under the same id.
-func (g *Group) Retry(ctx context.Context, id MessageID) error {
-	_, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, group.Retry{Message: id, Now: g.client.host.system.Now()})
+func (g *Group) Retry(ctx context.Context, id MessageID) (err error) {
+	defer failing("retry", &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
+	_, err = g.client.host.system.Wish(ctx, g.client.info.ID, g.id, group.Retry{Message: id, Now: g.client.host.system.Now()})
 	return err
 }
 
@@ -212,7 +232,11 @@ func (g *Group) Retry(ctx context.Context, id MessageID) error {
 // returns when they have their welcomes. Members gain the installations that
 // they lack. Nobody is added where one of them cannot be
 // (*MemberNotReachableError) or the group would be too large (*GroupFullError).
-func (g *Group) AddMembers(ctx context.Context, addresses ...string) error {
+func (g *Group) AddMembers(ctx context.Context, addresses ...string) (err error) {
+	defer failing("add members", &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
 	inboxes, err := g.client.host.inboxes(ctx, addresses)
 	if err != nil {
 		return err
@@ -222,69 +246,93 @@ func (g *Group) AddMembers(ctx context.Context, addresses ...string) error {
 
 // AddMembersByInboxID is AddMembers by inbox id, with the ids in the error. Where
 // the network is down it waits for it, like every change.
-func (g *Group) AddMembersByInboxID(ctx context.Context, inboxes ...string) error {
+func (g *Group) AddMembersByInboxID(ctx context.Context, inboxes ...string) (err error) {
+	defer failing("add members", &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
 	return g.add(ctx, inboxes)
 }
 
 func (g *Group) add(ctx context.Context, inboxes []string) error {
 	done, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, group.AddMembers{Inboxes: inboxes})
 	if len(done.Unreachable) > 0 {
-		err = &MemberNotReachableError{done.Unreachable}
+		return &MemberNotReachableError{done.Unreachable}
 	}
-	if err != nil {
-		return fmt.Errorf("conclave: add members: %w", err)
-	}
-	return nil
+	return err
 }
 
 // RemoveMembers removes the owners of the addresses with all their
 // installations. Whoever is removed reads nothing that is sent afterwards.
-func (g *Group) RemoveMembers(ctx context.Context, addresses ...string) error {
+func (g *Group) RemoveMembers(ctx context.Context, addresses ...string) (err error) {
+	defer failing("remove members", &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
 	inboxes, err := g.client.host.lookUp(ctx, addresses)
 	if err != nil {
 		return err
 	}
 	for i, inbox := range inboxes {
 		if inbox == "" {
-			return &MemberNotReachableError{addresses[i : i+1]}
+			return fmt.Errorf("%w: %s", ErrNotMember, addresses[i])
 		}
 	}
-	return g.do(ctx, group.RemoveMembers{Inboxes: inboxes})
+	return g.do(ctx, "remove members", group.RemoveMembers{Inboxes: inboxes})
 }
 
 // RemoveMembersByInboxID is RemoveMembers by inbox id.
 func (g *Group) RemoveMembersByInboxID(ctx context.Context, inboxes ...string) error {
-	return g.do(ctx, group.RemoveMembers{Inboxes: inboxes})
+	return g.do(ctx, "remove members", group.RemoveMembers{Inboxes: inboxes})
 }
 
 // UpdateName changes the group's name, at most 100 bytes.
 func (g *Group) UpdateName(ctx context.Context, name string) error {
-	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeName, Value: name})
+	return g.do(ctx, "update name", group.UpdateMetadata{Field: group.AttributeName, Value: name})
 }
 
 // UpdateImageURL changes the group's image, a URL of at most 2,048 bytes.
 func (g *Group) UpdateImageURL(ctx context.Context, url string) error {
-	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeImageURL, Value: url})
+	return g.do(ctx, "update image URL", group.UpdateMetadata{Field: group.AttributeImageURL, Value: url})
 }
 
 // UpdateDescription changes the group's description, at most 1,000 bytes.
 func (g *Group) UpdateDescription(ctx context.Context, text string) error {
-	return g.do(ctx, group.UpdateMetadata{Field: group.AttributeDescription, Value: text})
+	return g.do(ctx, "update description", group.UpdateMetadata{Field: group.AttributeDescription, Value: text})
 }
 
 // UpdatePermissions replaces the group's permissions by a preset's.
-func (g *Group) UpdatePermissions(ctx context.Context, p Permissions) error {
-	return g.do(ctx, group.UpdatePermissions{Permissions: p.Permissions()})
+func (g *Group) UpdatePermissions(ctx context.Context, p Permissions) (err error) {
+	defer failing("update permissions", &err)
+	if !p.Valid() {
+		return fmt.Errorf("%w: permissions are %d: give Default, AdminOnly or AllMembers", ErrInvalid, p)
+	}
+	return g.do(ctx, "update permissions", group.UpdatePermissions{Permissions: p.Permissions()})
 }
 
 // SetRole makes a member an admin, a super admin, or neither.
-func (g *Group) SetRole(ctx context.Context, inbox string, to Role) error {
-	now, err := look(ctx, g, func(r *group.Replica) Role { return r.Metadata().RoleOf(inbox) })
-	if err != nil {
+func (g *Group) SetRole(ctx context.Context, inbox string, to Role) (err error) {
+	defer failing("set role", &err)
+	if !to.Valid() {
+		return fmt.Errorf("%w: role is %d: give RoleMember, RoleAdmin or RoleSuperAdmin", ErrInvalid, to)
+	}
+	if _, err := identity.ParseInboxID(inbox); err != nil {
 		return err
 	}
+	var member bool
+	now, err := look(ctx, g, func(r *group.Replica) Role {
+		m := r.Metadata()
+		_, member = m.Members[inbox]
+		return m.RoleOf(inbox)
+	})
+	switch {
+	case err != nil:
+		return err
+	case !member && now == RoleMember:
+		return fmt.Errorf("%w: inbox %s", ErrNotMember, inbox)
+	}
 	for _, change := range roleChanges(now, to) {
-		if err := g.do(ctx, group.UpdateAdmins{Inbox: inbox, Change: change}); err != nil {
+		if err := g.do(ctx, "set role", group.UpdateAdmins{Inbox: inbox, Change: change}); err != nil {
 			return err
 		}
 	}
@@ -311,10 +359,16 @@ func roleChanges(from, to Role) []group.AdminChange {
 
 // UpdateKeys gives this member fresh keys: whoever had stolen the old ones reads
 // nothing that is sent afterwards.
-func (g *Group) UpdateKeys(ctx context.Context) error { return g.do(ctx, group.KeyUpdate{}) }
+func (g *Group) UpdateKeys(ctx context.Context) error {
+	return g.do(ctx, "update keys", group.KeyUpdate{})
+}
 
-func (g *Group) do(ctx context.Context, wish group.Input) error {
-	_, err := g.client.host.system.Do(ctx, g.client.info.ID, g.id, wish)
+func (g *Group) do(ctx context.Context, op string, wish group.Input) (err error) {
+	defer failing(op, &err)
+	if err := g.check(ctx); err != nil {
+		return err
+	}
+	_, err = g.client.host.system.Do(ctx, g.client.info.ID, g.id, wish)
 	return err
 }
 
@@ -324,6 +378,9 @@ func (g *Group) do(ctx context.Context, wish group.Input) error {
 // when they are published. A loop that is slow costs bounded memory and loses
 // nothing.
 func (g *Group) Stream(ctx context.Context) iter.Seq2[*Message, error] {
+	if err := g.check(ctx); err != nil {
+		return failed[*Message](err)
+	}
 	return stream(ctx, g.client, actors.Scope{Group: &g.id}, actors.StreamMessages, func(it actors.Item) (*Message, error) {
 		return g.client.host.message(it.Group, it.Message)
 	})

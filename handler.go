@@ -47,7 +47,14 @@ func (e *PanicError) Error() string { return fmt.Sprintf("conclave: handler pani
 // A handler that fails or panics harms nobody else: the failure is reported,
 // and what it was about is handed over again as the options say. The handler's
 // context is ctx. It should give up when that ends: Handle waits for it.
-func Handle[T any](ctx context.Context, news iter.Seq2[T, error], handle func(context.Context, T) error, o HandlerOptions) error {
+func Handle[T any](ctx context.Context, news iter.Seq2[T, error], handle func(context.Context, T) error, o HandlerOptions) (err error) {
+	defer failing("handle", &err)
+	if err := checkContext(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(checkGiven("stream", news), checkGiven("handler", handle)); err != nil {
+		return err
+	}
 	if o.Attempts <= 0 {
 		o.Attempts = 3
 	}

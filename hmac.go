@@ -2,7 +2,6 @@ package conclave
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/conclave-chat/conclave/group"
 )
@@ -13,10 +12,10 @@ type HmacKey = group.PushKey
 
 // HmacKeys returns, for each group, the keys of the 30 days before the present
 // ones, of the present ones and of those after, to be given to a push server.
-func (c *Client) HmacKeys(ctx context.Context) (map[GroupID][]HmacKey, error) {
-	keys, err := c.host.system.HMACKeys(ctx, c.info.ID)
-	if err != nil {
-		return nil, fmt.Errorf("conclave: derive push keys: %w", err)
+func (c *Client) HmacKeys(ctx context.Context) (_ map[GroupID][]HmacKey, err error) {
+	defer failing("derive push keys", &err)
+	if err := c.check(ctx); err != nil {
+		return nil, err
 	}
-	return keys, nil
+	return c.host.system.HMACKeys(ctx, c.info.ID)
 }

@@ -22,14 +22,18 @@ var errLifetime = errors.New("conclave: key package is outside its lifetime")
 
 // KeyPackageStatuses reads and verifies the key packages of installations, of
 // anybody's.
-func (h *Host) KeyPackageStatuses(ctx context.Context, ids ...InstallationID) (map[InstallationID]KeyPackageStatus, error) {
+func (h *Host) KeyPackageStatuses(ctx context.Context, ids ...InstallationID) (_ map[InstallationID]KeyPackageStatus, err error) {
+	defer failing("read key packages", &err)
+	if err := h.check(ctx); err != nil {
+		return nil, err
+	}
 	keys := make([][]byte, len(ids))
 	for i := range ids {
 		keys[i] = ids[i][:]
 	}
 	packages, err := h.system.KeyPackages(ctx, keys)
 	if err != nil {
-		return nil, fmt.Errorf("conclave: fetch key packages: %w", err)
+		return nil, err
 	}
 	statuses := make(map[InstallationID]KeyPackageStatus, len(ids))
 	for i, id := range ids {

@@ -34,6 +34,9 @@ const (
 // others.
 type Content = content.Content
 
+// A Codec reads and writes a content type: see Config.Codecs.
+type Codec = content.Codec
+
 // Text is a message in plain text.
 type Text = content.Text
 
@@ -60,6 +63,9 @@ type Message struct {
 
 // Text returns the message's text, or what is to be shown in its place.
 func (m *Message) Text() string {
+	if m == nil {
+		return ""
+	}
 	if t, ok := m.Content.(Text); ok {
 		return string(t)
 	}
@@ -91,14 +97,31 @@ func (h *Host) message(id GroupID, m group.Message) (*Message, error) {
 // MessageQuery selects messages. The zero value selects all.
 type MessageQuery struct {
 	Status DeliveryStatus // zero: any
-	After  uint64         // only messages at a later Position
+	After  uint64         // of the published ones only those listed after this Position
 	Limit  int            // at most so many; zero: all
+}
+
+func (q MessageQuery) check() error {
+	switch {
+	case q.Status != 0 && !q.Status.Valid():
+		return fmt.Errorf("%w: MessageQuery.Status is %d: give Unpublished, Published or Failed", ErrInvalid, q.Status)
+	case q.Limit < 0:
+		return fmt.Errorf("%w: MessageQuery.Limit is %d: give 0 for all", ErrInvalid, q.Limit)
+	}
+	return nil
 }
 
 // Messages lists the group's messages from the local database: the published
 // ones in the order of the log, then own ones that are not, in the order in
 // which they were sent. It never asks the network.
-func (g *Group) Messages(ctx context.Context, q MessageQuery) ([]*Message, error) {
+func (g *Group) Messages(ctx context.Context, q MessageQuery) (_ []*Message, err error) {
+	defer failing("read messages", &err)
+	if err := g.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := q.check(); err != nil {
+		return nil, err
+	}
 	var stored []group.Message
 	if q.Status == 0 || q.Status == Published {
 		rows, err := g.client.host.system.Rows(ctx, g.client.info.ID, g.id)
@@ -110,7 +133,7 @@ func (g *Group) Messages(ctx context.Context, q MessageQuery) ([]*Message, error
 			hq.After = group.Position{ID: q.After, Message: [8]byte{255, 255, 255, 255, 255, 255, 255, 255}}
 		}
 		if stored, err = group.History(rows, hq); err != nil {
-			return nil, fmt.Errorf("conclave: read messages: %w", err)
+			return nil, err
 		}
 	}
 	if q.Status != Published {

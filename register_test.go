@@ -354,7 +354,7 @@ func TestHalfRegistrationInAFullInbox(t *testing.T) {
 // be made beside it.
 func TestFinishedInstallationWhoseKeyIsGone(t *testing.T) {
 	r := newRegistrar(t)
-	c := must[*conclave.Client](t)(r.host.CreateClient(r.ctx, r.wallet, conclave.ClientOptions{}))
+	c := must[*conclave.Client](t)(r.host.CreateClient(r.ctx, r.wallet, conclave.ClientOptions{DatabaseKey: conclave.Key{7}}))
 	r.restart()
 	for _, key := range []conclave.Key{{}, {1}} {
 		if _, err := r.host.CreateClient(r.ctx, r.wallet, conclave.ClientOptions{DatabaseKey: key}); !errors.Is(err, conclave.ErrWrongKey) {

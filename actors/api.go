@@ -299,15 +299,6 @@ func (s *System) Reachable(ctx context.Context, inboxes []string) (map[string]bo
 	return can, nil
 }
 
-// ProvidedKey is the database key that Config.Keys has for an installation, or
-// persistence.ErrNotFound.
-func (s *System) ProvidedKey(ctx context.Context, id InstallationID) (persistence.Key, error) {
-	if s.cfg.Keys == nil {
-		return persistence.Key{}, persistence.ErrNotFound
-	}
-	return s.cfg.Keys.DatabaseKey(ctx, id)
-}
-
 // GroupSize is the number of inboxes that a group may grow to.
 func (s *System) GroupSize() int { return s.cfg.Limits.Members }
 

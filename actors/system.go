@@ -28,10 +28,22 @@ type InstallationID [32]byte
 
 func (id InstallationID) String() string { return hex.EncodeToString(id[:]) }
 
+// MarshalText implements encoding.TextMarshaler.
+func (id InstallationID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *InstallationID) UnmarshalText(text []byte) error { return group.ParseID(id[:], string(text)) }
+
 // A GroupID is a group's 16 random bytes.
 type GroupID [16]byte
 
 func (id GroupID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id GroupID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *GroupID) UnmarshalText(text []byte) error { return group.ParseID(id[:], string(text)) }
 
 // What a caller asks of a System's errors.
 var (
@@ -135,7 +147,8 @@ type System struct {
 	compared   sync.Map // by actor name: groups that have compared what they read with the log since the host was opened
 	restarts   atomic.Uint64
 
-	registering gates // by the name of a local database
+	registering gates      // by the name of a local database
+	secretMu    sync.Mutex // whoever makes the host's secret
 	ailing      ailing
 	unscrape    func()
 

@@ -196,8 +196,9 @@ var flipLog = scenario{
 
 // namesDamage: what serve or a host says of a log that is not what was written.
 func namesDamage(says string) bool {
-	return slices.ContainsFunc([]string{conclave.ErrDamaged.Error(), bus.ErrDamaged.Error(), conclave.ErrLogRolledBack.Error()}, func(word string) bool {
-		return strings.Contains(says, word)
+	return slices.ContainsFunc([]error{conclave.ErrDamaged, bus.ErrDamaged, conclave.ErrLogRolledBack}, func(damage error) bool {
+		_, words, _ := strings.Cut(damage.Error(), ": ") // what is said has no package's name
+		return strings.Contains(says, words)
 	})
 }
 

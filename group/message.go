@@ -42,18 +42,6 @@ const (
 	StatusFailed      DeliveryStatus = 3 // given up; nobody else has it, and nobody will unless it is retried
 )
 
-func (s DeliveryStatus) String() string {
-	switch s {
-	case StatusUnpublished:
-		return "unpublished"
-	case StatusPublished:
-		return "published"
-	case StatusFailed:
-		return "failed"
-	}
-	return "invalid"
-}
-
 // A MessageKind tells what somebody sent from what a replica wrote down. Its
 // numbers are stored.
 type MessageKind uint8
@@ -62,16 +50,6 @@ const (
 	ApplicationMessage MessageKind = 1
 	MembershipChange   MessageKind = 2 // the transcript of a commit: content is a GroupUpdated
 )
-
-func (k MessageKind) String() string {
-	switch k {
-	case ApplicationMessage:
-		return "application"
-	case MembershipChange:
-		return "membership change"
-	}
-	return "invalid"
-}
 
 // A Message is one entry of a group's history.
 type Message struct {

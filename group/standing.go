@@ -37,14 +37,7 @@ const (
 	Inactive Standing = 8
 )
 
-var standingWords = [...]string{"", "following", "waiting", "apart", "lost", "paused", "revoked", "stranded", "inactive"}
-
-func (st Standing) String() string {
-	if st == 0 || int(st) >= len(standingWords) {
-		return "invalid"
-	}
-	return standingWords[st]
-}
+var standingWords = []string{"", "following", "waiting", "apart", "lost", "paused", "revoked", "stranded", "inactive"}
 
 // An occurrence is what may change a standing.
 type occurrence uint8

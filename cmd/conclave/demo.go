@@ -243,12 +243,12 @@ func (c *console) replay(ctx context.Context, dir string, members int, lines []s
 // killed takes a moment to be gone.
 const lockPatience = 3 * time.Second
 
-// openHost opens a host, and says what to do where its directory does not open.
+// openHost opens a host, and waits for a directory that is about to be free.
 func openHost(ctx context.Context, config conclave.Config) (*conclave.Host, error) {
 	for began := time.Now(); ; {
 		h, err := conclave.Open(ctx, config)
 		if !errors.Is(err, conclave.ErrLocked) || time.Since(began) > lockPatience {
-			return h, explainOpen(config.Dir, err)
+			return h, err
 		}
 		select {
 		case <-time.After(lockPatience / 20):
@@ -263,17 +263,6 @@ func closeHost(ctx context.Context, h *conclave.Host) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	return h.Close(ctx)
-}
-
-// explainOpen says what to do about a directory that does not open.
-func explainOpen(dir string, err error) error {
-	switch {
-	case errors.Is(err, conclave.ErrLocked):
-		return fmt.Errorf("%s is open in another process: wait for it, or give another directory", dir)
-	case errors.Is(err, conclave.ErrDamaged), errors.Is(err, conclave.ErrRolledBack):
-		return fmt.Errorf("%w: nothing was changed; restore a backup, or give another directory", err)
-	}
-	return err
 }
 
 func (r demoReport) rows() [][2]string {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/conclave-chat/conclave"
 )
 
 // Exit codes.
@@ -47,8 +50,35 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// oneLine joins what several failures said.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// oneLine is an error as one line, for a person who has flags and no Config.
+func oneLine(err error) string {
+	e, ok := errors.AsType[*conclave.Error](err)
+	if !ok {
+		return (&conclave.Error{Err: err}).Detail()
+	}
+	said := e.Op + ": " + e.Detail()
+	if advice := cmp.Or(flagAdvice[e.Code], e.Advice); advice != "" {
+		said += ": " + advice
+	}
+	return strings.ReplaceAll(strings.Replace(err.Error(), e.Error(), said, 1), "\n", "; ")
+}
+
+// flagAdvice is what to do about an error by its code, where the library's advice is
+// about what a program writes.
+var flagAdvice = map[string]string{
+	"locked":          "wait for that process, or give another --dir",
+	"wrong_key":       "give the passphrase that --dir was made with, or another --dir",
+	"rolled_back":     "nothing was changed; restore the newest copy of --dir, or give another",
+	"damaged":         "nothing was changed; restore a backup, or give another --dir",
+	"read_only":       "let this user write to --dir",
+	"log_rolled_back": "give the --nats or --xmtp that --dir was used with, or another --dir",
+	"unavailable":     "see that the backend of --nats or --xmtp runs: conclave serve starts one",
+	"no_node":         "start conclave serve there",
+	"revoked":         "give another --dir, which makes a new installation",
+	"no_group":        "see /groups",
+	"not_member":      "see /members",
+	"no_message":      "see what the group shows",
+}
 
 // A console is what a command talks through.
 type console struct {
