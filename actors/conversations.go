@@ -18,13 +18,15 @@ type Conversation struct {
 	DM   string // what a direct message's groups have in common: see group.DMID
 	// Members are the two inboxes of a direct message.
 	Members [2]string
+	// AddedBy is the inbox that added this installation; empty where it made the group.
+	AddedBy string
 }
 
 func conversationOf(id GroupID, s group.Summary) Conversation {
 	if s.Kind == 0 {
 		s.Kind = group.KindGroup // all that older versions could make
 	}
-	return Conversation{id, s.Kind, s.DMID(), s.DM}
+	return Conversation{id, s.Kind, s.DMID(), s.DM, s.AddedBy}
 }
 
 // hidden reports whether a group is not for people: an inbox's own installations
@@ -53,6 +55,7 @@ type catalogue struct {
 	of   map[GroupID]Conversation // nil: not read
 	part bool                     // not all could be read: it is read again
 	dms  map[string][]GroupID     // by DM
+	met  map[string]bool          // inboxes that added this installation, or that it writes to
 	open sync.Mutex               // held while a direct message is looked for and made
 }
 
@@ -75,7 +78,7 @@ func (c *catalogue) read(ctx context.Context, s *System, in *installation) error
 		part = part || errors.Is(err, persistence.ErrDamaged)
 		of[id] = conversationOf(id, summary)
 	}
-	c.of, c.part, c.dms = map[GroupID]Conversation{}, part, map[string][]GroupID{}
+	c.of, c.part, c.dms, c.met = map[GroupID]Conversation{}, part, map[string][]GroupID{}, map[string]bool{}
 	for _, id := range ids {
 		c.put(of[id])
 	}
@@ -87,6 +90,19 @@ func (c *catalogue) put(conversation Conversation) {
 		c.dms[conversation.DM] = append(c.dms[conversation.DM], conversation.ID)
 	}
 	c.of[conversation.ID] = conversation
+	for _, inbox := range []string{conversation.AddedBy, conversation.Members[0], conversation.Members[1]} {
+		c.met[inbox] = inbox != ""
+	}
+}
+
+// hasMet reports whether an inbox is this installation's own, or has added it to a
+// group that is here, or is the other one of a direct message.
+func (s *System) hasMet(ctx context.Context, in *installation, inbox string) (bool, error) {
+	c := &in.catalogue
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.read(ctx, s, in)
+	return err == nil && (inbox == in.record.Inbox || c.met[inbox]), err
 }
 
 // add notes a group whose rows are stored.

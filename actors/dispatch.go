@@ -140,22 +140,32 @@ func (d *dispatcher) deliver(f *following, envelopes []bus.Envelope, since momen
 		return
 	}
 	envelopes = envelopes[first:]
-	msg := any(welcomeNews{f.at, envelopes})
+	msg, heavy := any(welcomeNews{f.at, envelopes}), isHeavy(envelopes)
 	if k := envelopes[0].Topic.Kind(); k == bus.GroupCommits || k == bus.GroupMessages {
-		msg = groupNews{decode(d.realm, f.at, envelopes)}
+		msg, heavy = groupNews{decode(d.realm, f.at, envelopes)}, false
 	}
 	f.at = envelopes[len(envelopes)-1].ID
 	f.hear(f.at, since)
 	for name, mark := range f.readers {
 		switch {
 		case mark.behind:
-		case d.depth(name) > maxQueued:
+		case d.depth(name) > maxQueued, heavy:
 			mark.behind = true
 			d.tell(f, name, fallenBehind{since})
 		default:
 			d.tell(f, name, msg)
 		}
 	}
+}
+
+// isHeavy reports whether welcomes are too large for a mailbox: who joins reads
+// them from the log, as many as it has room for.
+func isHeavy(welcomes []bus.Envelope) bool {
+	size := 0
+	for _, e := range welcomes {
+		size += len(e.Payload)
+	}
+	return size > heavyWelcomes
 }
 
 // hint tells a log's readers that it has something, up to an ID. Who was told and

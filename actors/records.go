@@ -19,9 +19,10 @@ const (
 	typeInstallation persistence.RecordType = 1 // (empty): the record below
 	typeKeyPackage   persistence.RecordType = 2 // hash of a public key: the secrets behind it
 	typeWelcomes     persistence.RecordType = 3 // (empty): how far the welcomes were read
-	typeAside        persistence.RecordType = 4 // id: a welcome whose pointee was not there, after its time
+	typeAside        persistence.RecordType = 4 // id: a welcome that was set aside, after its time; without it where the log has it
 	typeKeyRing      persistence.RecordType = 5 // (empty): which key packages are due, replaced, and to be deleted
 	typeWelcomed     persistence.RecordType = 6 // (empty): a welcome was taken since the key package was replaced
+	typeTaken        persistence.RecordType = 7 // id: a welcome behind the cursor that was joined already
 	typeGroupTables  persistence.RecordType = 16
 )
 

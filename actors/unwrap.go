@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/persistence"
 )
 
-// prepare unwraps a welcome. It waits for what is missing: the pointee of a
-// pointer, which was published before it, and identities.
-func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.Envelope, wait time.Duration) (*group.JoinConfig, error) {
+// prepare unwraps a welcome. The pointee of a pointer was published before it: what
+// is not there is waited for aside.
+func (s *System) prepare(ctx context.Context, in *installation, e bus.Envelope) (*group.JoinConfig, error) {
 	envelope, err := group.ParseWelcome(e.Payload)
 	if err != nil {
 		return nil, err
@@ -31,7 +30,7 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	if err != nil {
 		return nil, fmt.Errorf("%w: key package of welcome: %w", persistence.ErrDamaged, err)
 	}
-	welcome, err := s.unwrap(ctx, a, envelope, secrets, wait)
+	welcome, err := s.unwrap(ctx, envelope, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +40,7 @@ func (s *System) prepare(ctx context.Context, a *alarm, in *installation, e bus.
 	}, nil
 }
 
-func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets, wait time.Duration) (group.Welcome, error) {
+func (s *System) unwrap(ctx context.Context, e *group.WelcomeEnvelope, secrets *group.KeyPackageSecrets) (group.Welcome, error) {
 	if !e.Pointer {
 		return group.OpenWelcome(e, secrets)
 	}
@@ -49,21 +48,12 @@ func (s *System) unwrap(ctx context.Context, a *alarm, e *group.WelcomeEnvelope,
 	if err != nil {
 		return group.Welcome{}, err
 	}
-	var pointee *group.WelcomeEnvelope
-	var end error // that it makes no sense to try again now
-	began := time.Now()
-	ok := s.persist(ctx, a, "pointee of welcome not read", func() error {
-		pointee, err = s.pointees.get(ctx, pointer.Destination)
-		if group.Verdict(err) || errors.Is(err, errNoPointee) && time.Since(began) >= wait {
-			end, err = err, nil
-		}
-		return err
-	})
-	if !ok {
-		return group.Welcome{}, ctx.Err()
-	}
-	if end != nil {
-		return group.Welcome{}, end
+	pointee, err := s.pointees.get(ctx, pointer.Destination)
+	switch {
+	case group.Verdict(err), errors.Is(err, errNoPointee):
+		return group.Welcome{}, err
+	case err != nil:
+		return group.Welcome{}, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	return pointer.OpenShared(s.realm, s.shared, pointee)
 }

@@ -4,36 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors/engine"
 	"github.com/conclave-chat/conclave/bus"
-	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/persistence"
 )
 
-// An installationActor reads one installation's welcomes, in order, and joins.
+// An installationActor reads one installation's welcomes and joins: see guest.
 type installationActor struct {
 	sys *System
 	in  *installation
 
-	cursor bus.ID         // of the welcomes topic: everything up to here is done
-	queue  []bus.Envelope // read and not begun
-	more   bool           // the topic goes on behind the queue, which is long enough
-	busy   bool           // one is being prepared beside the mailbox
+	cursor bus.ID          // of the welcomes topic: everything up to here is done
+	saved  bus.ID          // the cursor in the store
+	taken  map[bus.ID]bool // beyond the cursor, and done before the actor started
+	lobby  lobby
+	opens  bool // some are being opened
+	more   bool // the topic goes on behind the queue, which is full
+	page   int  // how many are read next
 	syncs  []*engine.Reply
-	failed error // what the syncs are to hear of what was set aside
+	failed failures // what the syncs are to hear of what was set aside
+
+	rejected int   // since the queue was empty last
+	reason   error // of the last of them
 
 	log      catchUp   // when the topic is read
 	follows  *readMark // the newest Follow; nil where nobody listens
 	checking bool      // a timer of checkLive is set
 	alarm    alarm     // wakes what waits for the network to come back
 
-	// Welcomes that wait for something, in the order in which they are tried
-	// again; due of them now, when nothing newer waits.
-	aside []bus.Envelope
-	due   int
-	timed bool // a timer is set
+	wake       time.Time // when what was set aside is tried next; zero: no timer is set
+	cancelWake func()
+	goingOn    bool // a goOn is on its way
 }
 
 // What an installation actor is asked, beside welcomeNews and setLive.
@@ -44,44 +48,26 @@ type (
 	welcomesRead struct {
 		of        *installationActor // who began it
 		envelopes []bus.Envelope
+		limit     int
 		err       error
-	}
-	// prepared is a welcome that was unwrapped, with the identities that it
-	// needs at hand; or the reason why there is nothing to join.
-	prepared struct {
-		of       *installationActor // who began it
-		id       bus.ID
-		join     *group.JoinConfig
-		resolved bool // the identities it needs were looked up: what is missing does not exist
-		err      error
-	}
-	// rejoined is the answer of a group that is known here to a welcome.
-	rejoined struct {
-		prepared
-		err error
 	}
 	// tryAside tries again what was set aside.
 	tryAside struct{}
+	// goOn gives everybody else a turn between two welcomes.
+	goOn struct{}
 )
 
+// Of welcomes, whose size their senders choose, a page is small, and grows for as
+// long as they are light.
 const (
-	// pointeeWait is how long the pointee of a new welcome is waited for. It was
-	// published first: what is not there soon was never sent, or is lost.
-	pointeeWait = 5 * time.Second
-	// asideRetry is how often a welcome that was set aside is tried again, and
-	// asideLife for how long; XMTP's clients do as much.
-	asideRetry = 5 * time.Minute
-	asideLife  = 3 * 24 * time.Hour
-	// maxAside bounds them: anybody can point at nothing.
-	maxAside = 64
-	// welcomePage is how many are read at once, and maxWelcomes how many wait in
-	// memory: the others wait in the log.
-	welcomePage = 32
-	maxWelcomes = 64
+	firstWelcomes = 16
+	mostWelcomes  = 64
+	fewWelcomes   = 4
+	heavyWelcomes = 1 << 20 // bytes of a page
 )
 
 func newInstallationActor(s *System, in *installation) *installationActor {
-	return &installationActor{sys: s, in: in}
+	return &installationActor{sys: s, in: in, taken: map[bus.ID]bool{}, lobby: newLobby(), page: firstWelcomes}
 }
 
 func welcomeTopic(id InstallationID) bus.Topic {
@@ -96,78 +82,90 @@ func (a *installationActor) Start(ctx *engine.Context) error {
 		return crash(fmt.Errorf("load cursor of welcomes: %w", err))
 	}
 	a.cursor = bus.ID(decodeCursor(row))
-	if a.aside, err = loadAside(ctx.Context(), a.in.vault); err != nil {
+	a.saved = a.cursor
+	err = a.in.vault.Scan(ctx.Context(), typeTaken, nil, nil, func(suffix, _ []byte) bool {
+		a.taken[bus.ID(decodeCursor(suffix))] = true
+		return true
+	})
+	if err != nil {
+		return crash(fmt.Errorf("load welcomes that were joined: %w", err))
+	}
+	all, err := loadAside(ctx.Context(), a.in.vault)
+	if err != nil {
 		return crash(fmt.Errorf("load welcomes set aside: %w", err))
 	}
-	a.retryLater(ctx)
+	for _, g := range all {
+		a.lobby.aside, a.lobby.kept = append(a.lobby.aside, g), a.lobby.kept+g.kept
+	}
 	a.setLive(ctx, a.in.listens())
-	return nil
+	return a.pump(ctx)
 }
 
 func (a *installationActor) Stop() {}
 
 func (a *installationActor) Idle() bool {
-	return len(a.aside) == 0 && !a.busy && (a.log.state == still || a.log.state == resting) && len(a.queue) == 0 && len(a.syncs) == 0
+	return len(a.lobby.aside) == 0 && len(a.lobby.queue) == 0 && (a.log.state == still || a.log.state == resting) && len(a.syncs) == 0
 }
 
-// Receive takes one message.
+// Receive takes one message, and goes on with whatever can go on then.
 func (a *installationActor) Receive(ctx *engine.Context, msg any) error {
 	if err := a.sys.fault(PointInstallation); err != nil {
 		return err
 	}
+	if err := a.take(ctx, msg); err != nil {
+		return err
+	}
+	return a.pump(ctx)
+}
+
+func (a *installationActor) take(ctx *engine.Context, msg any) error {
 	switch m := msg.(type) {
 	case welcomeNews:
 		if m.after > a.last() {
 			a.read(ctx) // something lies between that was not heard of
 			return nil
 		}
-		a.enqueue(ctx, m.envelopes)
-		return nil
+		a.enqueue(m.envelopes)
 	case syncWelcomes:
 		a.alarm.ring()
 		a.syncs = append(a.syncs, ctx.Later())
-		a.due = len(a.aside)
+		a.asked()
 		a.read(ctx)
-		return nil
 	case tryAside:
-		a.timed = false
-		a.due = len(a.aside)
-		a.retryLater(ctx)
-		a.next(ctx)
-		return nil
+		a.wake = time.Time{}
+	case goOn:
+		a.goingOn = false
 	case welcomesRead:
 		return a.welcomesRead(ctx, m)
-	case prepared:
-		return a.join(ctx, m)
+	case opened:
+		return a.opened(ctx, m)
+	case lookedUp:
+		return a.lookedUp(ctx, m)
 	case rejoined:
 		return a.rejoined(ctx, m)
 	case setLive:
 		a.setLive(ctx, a.in.listens())
-		return nil
 	case readAgain:
 		if a.log.timer() {
 			a.begin(ctx)
 		}
-		return nil
 	case checkLive:
 		a.checking = false
 		a.setLive(ctx, a.in.listens())
-		return nil
 	case isFollowed:
 		if m.mark == a.follows && m.behind {
 			a.read(ctx)
 		}
-		return nil
 	case notFollowed:
 		a.notFollowed(ctx, m)
-		return nil
 	case fallenBehind:
 		a.read(ctx)
-		return nil
 	case logRewound:
 		return a.rewound(ctx)
+	default:
+		return fmt.Errorf("actors: installation actor was told %T", msg)
 	}
-	return fmt.Errorf("actors: installation actor was told %T", msg)
+	return nil
 }
 
 // setLive follows the topic, or stops following it: see isFollowed and notFollowed.
@@ -205,10 +203,10 @@ func (a *installationActor) read(ctx *engine.Context) {
 
 // begin begins a read, beside the mailbox.
 func (a *installationActor) begin(ctx *engine.Context) {
-	after, self := a.last(), ctx.Self()
+	after, limit, self := a.last(), a.page, ctx.Self()
 	a.sys.beside(func(c context.Context) {
-		envelopes, err := a.sys.cfg.Bus.Read(c, after, welcomePage, welcomeTopic(a.in.id))
-		_ = a.sys.engine.Tell(self, welcomesRead{a, envelopes, err})
+		envelopes, err := a.sys.cfg.Bus.Read(c, after, limit, welcomeTopic(a.in.id))
+		_ = a.sys.engine.Tell(self, welcomesRead{a, envelopes, limit, err})
 	})
 }
 
@@ -223,6 +221,9 @@ func (a *installationActor) rewound(ctx *engine.Context) error {
 	a.sys.log.Error("log of welcomes went backwards", installationAttr(a.in.id))
 	var b persistence.Batch
 	a.in.vault.Delete(&b, typeWelcomes, nil)
+	for id := range a.taken {
+		a.in.vault.Delete(&b, typeTaken, encodeCursor(uint64(id)))
+	}
 	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
 		return crash(err)
 	}
@@ -231,8 +232,8 @@ func (a *installationActor) rewound(ctx *engine.Context) error {
 
 // last is the newest welcome that was read.
 func (a *installationActor) last() bus.ID {
-	if n := len(a.queue); n > 0 {
-		return a.queue[n-1].ID
+	if n := len(a.lobby.queue); n > 0 {
+		return a.lobby.queue[n-1].id
 	}
 	return a.cursor
 }
@@ -257,70 +258,136 @@ func (a *installationActor) welcomesRead(ctx *engine.Context, m welcomesRead) er
 		return nil
 	}
 	more := a.log.ended(0)
-	a.enqueue(ctx, m.envelopes)
-	_, beyond := a.sys.feed.caughtUp(ctx.Self().Name(), welcomeTopic(a.in.id), a.last())
-	if more || beyond || len(m.envelopes) == welcomePage {
-		a.readOn(ctx)
+	size := 0
+	for _, e := range m.envelopes {
+		size += len(e.Payload)
 	}
+	if a.page = min(2*a.page, mostWelcomes); size > heavyWelcomes {
+		a.page = fewWelcomes
+	}
+	a.enqueue(m.envelopes)
+	_, beyond := a.sys.feed.caughtUp(ctx.Self().Name(), welcomeTopic(a.in.id), a.last())
+	a.more = a.more || more || beyond || len(m.envelopes) == m.limit
+	return nil
+}
+
+// enqueue takes welcomes that were not seen before. What does not fit is read from
+// the log when there is room: the cursor does not pass it.
+func (a *installationActor) enqueue(envelopes []bus.Envelope) {
+	for _, e := range envelopes {
+		if e.ID <= a.last() {
+			continue
+		}
+		if a.more = a.more || !a.lobby.room(); a.more {
+			return
+		}
+		g := &guest{id: e.ID, time: e.Time}
+		a.lobby.queue = append(a.lobby.queue, g)
+		if a.taken[e.ID] {
+			a.advance(a.lobby.leave(g))
+			continue
+		}
+		a.lobby.keep(g, e.Payload, nil)
+	}
+}
+
+// pump goes on with whatever can go on: reading, opening, joining.
+func (a *installationActor) pump(ctx *engine.Context) error {
+	stuck := false
+	for a.more && !a.log.running() {
+		if a.lobby.room() {
+			a.more = false
+			a.read(ctx)
+			break
+		}
+		if unopened, _ := a.lobby.is(waiting); unopened > 0 {
+			break
+		}
+		made, err := a.overflow(ctx)
+		if err != nil {
+			return err
+		}
+		if stuck = !made; stuck {
+			break // what is there has to be worked off first
+		}
+	}
+	readAll := !a.more && !a.log.running() || stuck
+	if !a.opens {
+		a.open(ctx.Self(), a.lobby.unopened(time.Now(), readAll))
+	}
+	if g := a.lobby.nextJoin(readAll); g != nil && !a.goingOn {
+		a.lobby.took(g)
+		if err := a.enter(ctx, g); err != nil {
+			return err
+		}
+		a.goingOn = true
+		if err := a.sys.engine.Tell(ctx.Self(), goOn{}); err != nil {
+			return err
+		}
+	}
+	if err := a.saveCursor(ctx); err != nil {
+		return err
+	}
+	a.retryLater(ctx)
 	a.settle()
 	return nil
 }
 
-// readOn reads what the topic has behind the queue, as soon as there is room.
-func (a *installationActor) readOn(ctx *engine.Context) {
-	if a.more = len(a.queue) >= maxWelcomes/2; !a.more {
-		a.read(ctx)
+// advance moves the cursor past guests that are done.
+func (a *installationActor) advance(passed []*guest) {
+	if n := len(passed); n > 0 {
+		a.cursor = passed[n-1].id
 	}
 }
 
-// enqueue takes welcomes that were not seen before.
-func (a *installationActor) enqueue(ctx *engine.Context, envelopes []bus.Envelope) {
-	for _, e := range envelopes {
-		if a.more = a.more || len(a.queue) >= maxWelcomes; a.more {
-			break
-		}
-		if e.ID > a.last() {
-			a.queue = append(a.queue, e)
-		}
+// saveCursor stores how far the welcomes were taken, where a join did not. What is
+// read again after a crash is rejected again.
+func (a *installationActor) saveCursor(ctx *engine.Context) error {
+	if a.cursor == a.saved {
+		return nil
 	}
-	a.next(ctx)
+	var b persistence.Batch
+	a.putCursor(&b, a.cursor)
+	if err := a.in.vault.Apply(ctx.Context(), &b, persistence.Lazy); err != nil {
+		return crash(fmt.Errorf("store cursor of welcomes: %w", err))
+	}
+	a.cursorSaved()
+	return nil
 }
 
-// next prepares the first welcome of the queue, one at a time: they are joined
-// in the order of the log. What was set aside comes when the queue is empty.
-func (a *installationActor) next(ctx *engine.Context) {
-	if a.more {
-		a.readOn(ctx)
-	}
-	var envelope bus.Envelope
-	wait := pointeeWait
-	switch {
-	case a.busy:
-		return
-	case len(a.queue) > 0:
-		envelope = a.queue[0]
-	case a.due > 0:
-		envelope, wait = a.aside[0], 0
-	default:
-		return
-	}
-	a.busy = true
-	self := ctx.Self()
-	a.sys.beside(func(c context.Context) {
-		join, err := a.sys.prepare(c, &a.alarm, a.in, envelope, wait)
-		if c.Err() == nil {
-			_ = a.sys.engine.Tell(self, prepared{of: a, id: envelope.ID, join: join, err: err})
+func (a *installationActor) putCursor(b *persistence.Batch, to bus.ID) {
+	a.in.vault.Put(b, typeWelcomes, nil, encodeCursor(uint64(to)))
+	for id := range a.taken {
+		if id <= to {
+			a.in.vault.Delete(b, typeTaken, encodeCursor(uint64(id)))
 		}
-	})
+	}
 }
 
-// settle answers the syncs once everything read is joined.
+func (a *installationActor) cursorSaved() {
+	a.saved = a.cursor
+	for id := range a.taken {
+		if id <= a.saved {
+			delete(a.taken, id)
+		}
+	}
+}
+
+// settle answers the syncs once everything read is joined, or set aside.
 func (a *installationActor) settle() {
-	if a.busy || a.more || a.log.running() || len(a.queue) > 0 || a.due > 0 {
+	if a.more || a.log.running() || len(a.lobby.queue) > 0 || a.lobby.isDue(time.Now()) {
 		return
 	}
-	for _, reply := range a.syncs {
-		reply.Answer(nil, a.failed)
+	if a.rejected > 0 {
+		a.sys.log.Warn("welcomes rejected", installationAttr(a.in.id), keyCount, a.rejected, keyErr, a.reason)
+		a.rejected, a.reason = 0, nil
 	}
-	a.syncs, a.failed = nil, nil
+	if slices.ContainsFunc(a.lobby.aside, a.lags) {
+		return
+	}
+	clear(a.lobby.turns)
+	for _, reply := range a.syncs {
+		reply.Answer(nil, a.failed.err())
+	}
+	a.syncs, a.failed = nil, failures{}
 }

@@ -57,7 +57,10 @@ func (e *GroupFullError) Is(target error) bool { return target == ErrGroupFull }
 
 // An UnresolvedError names the identity states that Join needs before it can
 // check a welcome. Resolve them and join again.
-type UnresolvedError struct{ Need []IdentityAt }
+type UnresolvedError struct {
+	Group []byte // which the welcome leads to
+	Need  []IdentityAt
+}
 
 func (e *UnresolvedError) Error() string {
 	return fmt.Sprintf("group: welcome needs %d identity states that are not known yet", len(e.Need))

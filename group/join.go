@@ -162,23 +162,11 @@ type JoinConfig struct {
 // package's secrets, unless they serve for further welcomes.
 func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 	env = env.withDefaults()
-	m := c.Welcome.Message
-	if m == nil {
-		var err error
-		if m, err = env.Realm.Parse(c.Welcome.Data); err != nil {
-			return nil, Effects{}, fmt.Errorf("%w: %w: %w", ErrRejected, errUndecodable, err)
-		}
+	m, err := c.message(env)
+	if err != nil {
+		return nil, Effects{}, err
 	}
-	if m.WireFormat() != mls.WireWelcome {
-		return nil, Effects{}, fmt.Errorf("%w: %w", ErrRejected, ErrWelcome)
-	}
-	g, info, err := mls.Join(mls.JoinConfig{
-		Realm:      env.Realm,
-		Signer:     env.Signer,
-		KeyPackage: c.Secrets.KeyPackage.MLS,
-		Secrets:    c.Secrets.MLS,
-		Welcome:    m,
-	})
+	g, info, err := mls.Join(c.mls(env, m))
 	if err != nil {
 		return nil, Effects{}, fmt.Errorf("%w: join: %w", ErrRejected, beyondProfile(err))
 	}
@@ -344,7 +332,7 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	case len(need) > 0 && s.settled:
 		return fmt.Errorf("%w: inbox %s at %d", errMissingIdentity, need[0].Inbox, need[0].Sequence)
 	case len(need) > 0:
-		return &UnresolvedError{Need: need}
+		return &UnresolvedError{Group: s.id, Need: need}
 	}
 	for _, leaf := range g.Members() {
 		inbox, err := inboxOf(leaf.Credential)

@@ -9,6 +9,7 @@ type Summary struct {
 	Trail          []Applied // the last commits that were applied or rejected, oldest first
 	Forked         bool      // see Replica.Forked
 	KeepsCommitLog bool      // the member publishes what commits did
+	AddedBy        string    // inbox; empty where this installation created the group
 }
 
 // DMID names what is between two inboxes: every direct message that they have
@@ -29,10 +30,10 @@ func Summarize(rows RowReader) (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("group: summarize: %w", err)
 	}
-	return Summary{Kind: r.kind, DM: r.dm, Trail: r.trail, Forked: r.forked, KeepsCommitLog: r.keeps}, nil
+	return Summary{Kind: r.kind, DM: r.dm, Trail: r.trail, Forked: r.forked, KeepsCommitLog: r.keeps, AddedBy: r.addedBy}, nil
 }
 
 // Summary is what Summarize reads once the rows are saved.
 func (r *Replica) Summary() Summary {
-	return Summary{Kind: r.kind, DM: r.dm, Trail: r.trail, Forked: r.forked, KeepsCommitLog: r.keepsCommitLog()}
+	return Summary{Kind: r.kind, DM: r.dm, Trail: r.trail, Forked: r.forked, KeepsCommitLog: r.keepsCommitLog(), AddedBy: r.addedBy}
 }

@@ -31,48 +31,12 @@ type JoinInfo struct {
 // are authentic, is for the caller to check. The key package's secrets are used
 // up: the caller deletes them when it stores the group.
 func Join(c JoinConfig) (*Group, *JoinInfo, error) {
-	if c.Welcome.wire != WireWelcome {
-		return nil, nil, errMessageKind
-	}
-	w, suite := c.Welcome.welcome, c.KeyPackage.CipherSuite
-	ref := c.KeyPackage.Ref()
-	at := slices.IndexFunc(w.secrets, func(s encryptedGroupSecrets) bool { return bytes.Equal(s.newMember, ref) })
-	if at < 0 {
-		return nil, nil, errNotForUs
-	}
-	if w.suite != suite {
-		return nil, nil, errSuiteMismatch
-	}
-	sealed := w.secrets[at].secrets
-	opened, err := suite.decryptWithLabel(c.Secrets.InitKey, c.KeyPackage.InitKey, labelWelcome, w.groupInfo, sealed.kemOutput, sealed.ciphertext)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open group secrets: %w", err)
-	}
-	r := newReader(opened)
-	secrets := decodeGroupSecrets(r)
-	if err := r.end(); err != nil {
-		return nil, nil, fmt.Errorf("decode group secrets: %w", err)
-	}
 	g := &Group{realm: c.Realm, signer: c.Signer, psk: c.PSK, active: true}
-	pskSecret, err := g.welcomePSKs(secrets.psks, suite)
+	secrets, pskSecret, info, err := g.openWelcome(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	key, nonce := suite.welcomeKey(suite.welcomeSecret(secrets.joinerSecret, pskSecret))
-	opened, err = suite.openAEAD(key, nonce, nil, w.groupInfo)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open group info: %w", err)
-	}
-	info, err := parseGroupInfo(opened)
-	if err != nil {
-		return nil, nil, fmt.Errorf("decode group info: %w", err)
-	}
-	if info.context.CipherSuite != suite {
-		return nil, nil, errSuiteMismatch
-	}
-	if slices.ContainsFunc(secrets.psks, PreSharedKeyID.foundsGroup) && info.context.Epoch != 1 {
-		return nil, nil, errResumptionEpoch
-	}
+	suite := info.context.CipherSuite
 	state, err := info.verifiedState(c.Realm, c.RatchetTree)
 	if err != nil {
 		return nil, nil, err
@@ -88,6 +52,88 @@ func Join(c JoinConfig) (*Group, *JoinInfo, error) {
 	g.epoch = newEpoch(state, shared, encryption)
 	extensions := slices.DeleteFunc(slices.Clone(info.extensions), func(e Extension) bool { return e.Type == ExtensionRatchetTree })
 	return g, &JoinInfo{Signer: info.signer, GroupInfoExtensions: extensions, HasPathSecret: secrets.pathSecret != nil}, nil
+}
+
+// openWelcome decrypts the group secrets and the GroupInfo of a Welcome.
+func (g *Group) openWelcome(c JoinConfig) (secrets groupSecrets, pskSecret secret, info *GroupInfo, err error) {
+	if c.Welcome.wire != WireWelcome {
+		return secrets, nil, nil, errMessageKind
+	}
+	w, suite := c.Welcome.welcome, c.KeyPackage.CipherSuite
+	ref := c.KeyPackage.Ref()
+	at := slices.IndexFunc(w.secrets, func(s encryptedGroupSecrets) bool { return bytes.Equal(s.newMember, ref) })
+	if at < 0 {
+		return secrets, nil, nil, errNotForUs
+	}
+	if w.suite != suite {
+		return secrets, nil, nil, errSuiteMismatch
+	}
+	sealed := w.secrets[at].secrets
+	opened, err := suite.decryptWithLabel(c.Secrets.InitKey, c.KeyPackage.InitKey, labelWelcome, w.groupInfo, sealed.kemOutput, sealed.ciphertext)
+	if err != nil {
+		return secrets, nil, nil, fmt.Errorf("open group secrets: %w", err)
+	}
+	r := newReader(opened)
+	secrets = decodeGroupSecrets(r)
+	if err := r.end(); err != nil {
+		return secrets, nil, nil, fmt.Errorf("decode group secrets: %w", err)
+	}
+	pskSecret, err = g.welcomePSKs(secrets.psks, suite)
+	if err != nil {
+		return secrets, nil, nil, err
+	}
+	key, nonce := suite.welcomeKey(suite.welcomeSecret(secrets.joinerSecret, pskSecret))
+	opened, err = suite.openAEAD(key, nonce, nil, w.groupInfo)
+	if err != nil {
+		return secrets, nil, nil, fmt.Errorf("open group info: %w", err)
+	}
+	info, err = parseGroupInfo(opened)
+	if err != nil {
+		return secrets, nil, nil, fmt.Errorf("decode group info: %w", err)
+	}
+	if info.context.CipherSuite != suite {
+		return secrets, nil, nil, errSuiteMismatch
+	}
+	if slices.ContainsFunc(secrets.psks, PreSharedKeyID.foundsGroup) && info.context.Epoch != 1 {
+		return secrets, nil, nil, errResumptionEpoch
+	}
+	return secrets, pskSecret, info, nil
+}
+
+// Invitation opens as much of a Welcome as says which group it leads to and whose
+// signature its GroupInfo bears. The tree is only read, not verified: the leaf
+// proves that whoever holds its signature key made this GroupInfo, and nothing
+// about its credential or the other members. Join decides.
+func Invitation(c JoinConfig) (groupID []byte, signer *LeafNode, err error) {
+	g := &Group{realm: c.Realm, psk: c.PSK}
+	_, _, info, err := g.openWelcome(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	suite := info.context.CipherSuite
+	named := newPublicState(info.context, nil, suite.interimTranscriptHash(info.context.ConfirmedTranscriptHash, info.confirmationTag))
+	state, known := c.Realm.shared(named.id)
+	if !known {
+		data := c.RatchetTree
+		if x, ok := info.extensions.Get(ExtensionRatchetTree); ok {
+			data = x
+		}
+		if data == nil {
+			return nil, nil, errNoTree
+		}
+		if named.tree, err = parseTree(suite, bytes.Clone(data)); err != nil {
+			return nil, nil, fmt.Errorf("decode ratchet tree: %w", err)
+		}
+		state = named
+	}
+	signer, ok := state.tree.member(info.signer)
+	if !ok {
+		return nil, nil, errBlankLeaf
+	}
+	if err := c.Realm.verify(suite, signer.SignatureKey, labelGroupInfo, info.raw[:info.tbs], info.signature); err != nil {
+		return nil, nil, fmt.Errorf("group info: %w", err)
+	}
+	return info.context.GroupID, signer, nil
 }
 
 // welcomePSKs looks up the pre-shared keys that a Welcome asks for.
