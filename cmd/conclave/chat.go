@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,9 +33,11 @@ func chatCommand(c *console) *cobra.Command {
 		Use:   "chat",
 		Short: "Chat at the terminal, on a backend that is served",
 		Long: `Chat opens your installation in a directory, or makes one with a new wallet, and
-talks on a backend that "conclave serve" serves. Type to send. A mark says what
-became of a line: … waits, ✓ is in the group's log, ✗ failed. /help lists what
-else there is.`,
+talks on a backend that "conclave serve" serves. Type to send. At a terminal the
+prompt shows … while something that you typed is on its way, and ✗ begins the line
+of what failed. In a pipe each line comes back with its mark: … waits, ✓ is in the
+group's log, ✗ failed; the exit code is 1 where a line was not sent. /help lists
+what else there is. At a terminal, warnings go to chat.log in --dir.`,
 		Example: `  conclave chat --dir ~/.conclave --nats nats://127.0.0.1:4222
   conclave chat --dir ~/.conclave --new-group Harbour --with 0x2c7536e3605d9c16a7a3d7b1898e529396a65c23`,
 		Args: noArgs,
@@ -74,10 +78,15 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 			return usageError{err}
 		}
 	}
-	passphrase, err := c.passphrase(o.passphraseFile)
+	passphrase, err := c.passphrase(ctx, o.dir, o.passphraseFile)
 	if err != nil {
 		return err
 	}
+	closeLog, err := c.logTo(o.dir)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
 	wallet, made, err := loadWallet(o.dir, passphrase, o.light)
 	if err != nil {
 		return err
@@ -107,7 +116,7 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 	}
 	t.say("you are %s", client.Address())
 	if err := client.Conversations().Sync(ctx); err != nil {
-		t.say("the backend does not answer yet: %v", err)
+		t.say("the backend does not answer yet: %s", oneLine(err))
 	}
 	switch {
 	case o.newGroup != "":
@@ -124,6 +133,23 @@ func (c *console) chat(ctx context.Context, o chatOptions) (err error) {
 		return err
 	}
 	return t.run()
+}
+
+// logTo sends the log to a file in the directory where standard error is the
+// terminal on which one talks.
+func (c *console) logTo(dir string) (closeLog func(), err error) {
+	if !isTerminal(c.out) || !isTerminal(c.err) {
+		return func() {}, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make --dir: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "chat.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	c.log = c.newLog(f)
+	return func() { _ = f.Close() }, nil
 }
 
 // backend connects to what the flags name.

@@ -193,3 +193,40 @@ func TestHarmless(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestChatFromAPipe proves that a line which could not be sent is an error of the
+// command, whether nobody took it or nobody answered.
+func TestChatFromAPipe(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "passphrase")
+	if err := os.WriteFile(secret, []byte("a lamp in the fog\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	backend := begin(t, "serve", "--dir", filepath.Join(dir, "backend"), "--listen", "127.0.0.1:0")
+	url := after(backend.sees("serving"), "at ")
+	chat := func(input string, more ...string) error {
+		_, _, err := output(t, input, append([]string{"chat", "--dir", filepath.Join(dir, "al"), "--nats", url, "--passphrase-file", secret, "--insecure-light"}, more...)...)
+		return err
+	}
+	if err := chat("to nobody\n/quit\n"); err == nil || err.Error() != "lines that were not sent: 1; see what is said above" || exitCode(err) != exitFailed {
+		t.Errorf("without a group: %v", err)
+	}
+	if err := chat("/new Harbour\nhello\n/name Quay\n"); err != nil {
+		t.Errorf("what was sent: %v", err)
+	}
+	if err := chat("again\n"); err != nil {
+		t.Errorf("what was sent: %v", err)
+	}
+	backend.ends()
+	if err := chat("hello\n"); err == nil {
+		t.Error("without a backend")
+	}
+}
+
+// TestVersion proves that the program tells what it was built from.
+func TestVersion(t *testing.T) {
+	out, _, err := output(t, "", "--version")
+	if err != nil || !strings.HasPrefix(out, "conclave version ") || !strings.Contains(out, " go1.") || strings.Count(out, "\n") != 1 {
+		t.Errorf("%q %v", out, err)
+	}
+}

@@ -1,16 +1,15 @@
 package main
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/ethereum/go-ethereum/accounts/keystore"
-	"golang.org/x/term"
 
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus/jetstream"
@@ -20,7 +19,7 @@ import (
 // loadWallet returns the wallet in a directory's keystore file, or makes one.
 // made says which.
 func loadWallet(dir, passphrase string, light bool) (wallet *ethereum.Key, made bool, err error) {
-	folder := filepath.Join(dir, "keystore")
+	folder := keystoreOf(dir)
 	files, err := os.ReadDir(folder)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, false, fmt.Errorf("read keystore: %w", err)
@@ -69,8 +68,9 @@ func databaseKey(wallet *ethereum.Key) (conclave.Key, error) {
 	return conclave.Key(b), nil
 }
 
-// passphrase reads it from a file, or asks at a terminal.
-func (c *console) passphrase(file string) (string, error) {
+// passphrase reads it from a file, or asks at a terminal: twice where it is that of
+// a wallet which is yet to be made.
+func (c *console) passphrase(ctx context.Context, dir, file string) (string, error) {
 	if file != "" {
 		return jetstream.ReadSecret(file)
 	}
@@ -78,11 +78,31 @@ func (c *console) passphrase(file string) (string, error) {
 	if !ok || !isTerminal(in) {
 		return "", usagef("standard input is no terminal to ask for the passphrase at: give --passphrase-file")
 	}
-	fmt.Fprint(c.err, "passphrase of your wallet: ")
-	b, err := term.ReadPassword(int(in.Fd()))
-	fmt.Fprintln(c.err)
-	if errors.Is(err, io.EOF) || err == nil && len(b) == 0 {
-		return "", errors.New("a wallet needs a passphrase")
+	files, err := os.ReadDir(keystoreOf(dir))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read keystore: %w", err)
 	}
-	return string(b), err
+	if len(files) > 0 {
+		return c.askPassphrase(ctx, in, "passphrase of your wallet: ")
+	}
+	fmt.Fprintf(c.err, "There is no wallet in %s: a new one is made. Its passphrase protects the wallet and your messages, and nobody can reset it.\n", dir)
+	first, err := c.askPassphrase(ctx, in, "passphrase of the new wallet: ")
+	if err != nil {
+		return "", err
+	}
+	again, err := c.askPassphrase(ctx, in, "the same once more: ")
+	if err == nil && again != first {
+		err = errors.New("the two differ: nothing has changed")
+	}
+	return first, err
 }
+
+func (c *console) askPassphrase(ctx context.Context, in *os.File, prompt string) (string, error) {
+	secret, err := c.askSecret(ctx, in, prompt)
+	if err == nil && secret == "" {
+		err = errors.New("a wallet needs a passphrase")
+	}
+	return secret, err
+}
+
+func keystoreOf(dir string) string { return filepath.Join(dir, "keystore") }

@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -85,6 +87,7 @@ type console struct {
 	in       io.Reader
 	out, err io.Writer
 	log      *slog.Logger
+	newLog   func(io.Writer) *slog.Logger // at the level that was asked for
 }
 
 // run is the whole program: nothing outside it reads flags, files or streams.
@@ -95,6 +98,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		Use:           "conclave",
 		Short:         "End-to-end encrypted group chat: demo, backend, terminal chat, benchmarks",
 		Example:       "  conclave demo --members 50\n  conclave serve --dir /var/lib/conclave --listen 127.0.0.1:4222",
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -108,7 +112,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return usagef("--log-level is %q: give debug, info, warn or error", level)
 			}
-			c.log = slog.New(slog.NewTextHandler(errw, &slog.HandlerOptions{Level: l}))
+			c.newLog = func(w io.Writer) *slog.Logger {
+				return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+			}
+			c.log = c.newLog(errw)
 			return nil
 		},
 	}
@@ -130,6 +137,15 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		return nil
 	}
 	return root.ExecuteContext(ctx)
+}
+
+// version is what the program was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return fmt.Sprintf("%s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // noArgs refuses what is not a flag.

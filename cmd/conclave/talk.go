@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -15,30 +14,40 @@ import (
 )
 
 // A talk is a person at a terminal, or a program at a pipe, in one group at a
-// time. Its run loop is the only one that prints.
+// time. Its run loop is the only one that prints and that changes it.
 type talk struct {
-	c        *console
-	client   *conclave.Client
-	life     context.Context // of what waits in the background
-	stop     context.CancelFunc
-	terminal bool
-	current  *conclave.Group
-	names    map[string]string // inbox id → address
+	c       *console
+	screen  *screen
+	client  *conclave.Client
+	life    context.Context // of what waits in the background
+	stop    context.CancelFunc
+	current *conclave.Group
+	names   map[string]string // inbox id → address
 
-	sent    chan outcome
-	waits   sync.WaitGroup
-	waiting int                // own messages without an outcome
-	last    conclave.MessageID // whose line is the last one printed; zero: another
-	failed  []outcome          // for /retry
+	sent     chan outcome
+	answered chan answer
+	waits    sync.WaitGroup
+	waiting  int       // own messages without an outcome
+	asked    int       // commands that wait for the backend
+	failed   []outcome // for /retry
+	refused  int       // lines that were not even accepted
 }
 
-// An outcome is what became of a typed line.
+// An outcome is what became of a message.
 type outcome struct {
 	group  *conclave.Group
 	id     conclave.MessageID
 	text   string
+	typed  bool // now, and not by an earlier run
 	status conclave.DeliveryStatus
 	err    error
+}
+
+// An answer is what became of a command that needed the backend.
+type answer struct {
+	command string
+	show    *conclave.Group // to be opened
+	err     error
 }
 
 // patience bounds what a command waits for the backend. What was asked goes on
@@ -46,33 +55,41 @@ type outcome struct {
 const patience = 20 * time.Second
 
 func newTalk(ctx context.Context, c *console, client *conclave.Client) *talk {
-	t := &talk{c: c, client: client, terminal: isTerminal(c.out), names: map[string]string{}, sent: make(chan outcome, 64)}
+	t := &talk{c: c, screen: c.plainScreen(), client: client, names: map[string]string{}, sent: make(chan outcome, 64), answered: make(chan answer, 64)}
 	t.life, t.stop = context.WithCancel(ctx)
 	return t
 }
 
-// close ends what waits in the background.
+// close ends what waits in the background, and gives the terminal back.
 func (t *talk) close() {
 	t.stop()
 	t.waits.Wait()
+	t.screen.close()
 }
 
-func (t *talk) say(format string, args ...any) {
-	t.last = conclave.MessageID{}
-	fmt.Fprintf(t.c.out, format+"\n", args...)
+func (t *talk) say(format string, args ...any) { t.screen.print(fmt.Sprintf(format, args...)) }
+
+// complain shows what went wrong.
+func (t *talk) complain(err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("the backend does not answer; what was asked happens when it does")
+	}
+	t.say("! %s", oneLine(err))
 }
 
 // run handles what is typed and what arrives until input or life ends.
-func (t *talk) run() error {
+func (t *talk) run() (err error) {
 	ctx := t.life
+	if t.screen, err = t.c.openScreen(); err != nil {
+		return err
+	}
 	lines := make(chan string)
 	var readErr error
 	// Not waited for: a read of a terminal cannot be interrupted.
 	go func() {
 		defer close(lines)
-		in := bufio.NewReaderSize(t.c.in, 64<<10)
 		for {
-			line, err := readLine(in)
+			line, err := t.screen.readLine()
 			if err != nil {
 				if !errors.Is(err, io.EOF) {
 					readErr = err
@@ -80,7 +97,7 @@ func (t *talk) run() error {
 				return
 			}
 			select {
-			case lines <- string(line):
+			case lines <- line:
 			case <-ctx.Done():
 				return
 			}
@@ -94,29 +111,40 @@ func (t *talk) run() error {
 
 	input := (<-chan string)(lines)
 	var leave <-chan time.Time
+	var ended error // why the input did
 	for {
-		if input == nil && t.waiting == 0 {
-			return readErr
+		t.screen.mark(t.waiting+t.asked > 0)
+		if input == nil && t.waiting+t.asked == 0 {
+			return errors.Join(ended, t.leaving())
+		}
+		next := input
+		if t.asked > 0 && t.screen.terminal == nil {
+			next = nil // the lines of a pipe are done one after another
 		}
 		select {
 		case <-ctx.Done():
 			return t.leaving()
 		case <-leave:
 			return t.leaving()
-		case line, ok := <-input:
-			if !ok { // the end of a pipe: what was typed may still go out
-				input, leave = nil, time.After(patience)
+		case line, more := <-next:
+			if more && !t.typed(ctx, line) {
 				continue
 			}
-			if quit := t.typed(ctx, line); quit {
+			if !more {
+				ended = readErr
+			}
+			if t.screen.terminal != nil {
 				return t.leaving()
 			}
+			input, leave = nil, time.After(patience) // what a pipe brought may still go out
 		case m := <-messages:
 			t.arrived(ctx, m)
 		case g := <-joins:
 			t.joined(ctx, g)
 		case o := <-t.sent:
 			t.settled(o)
+		case a := <-t.answered:
+			t.done(ctx, a)
 		}
 	}
 }
@@ -136,9 +164,25 @@ func pump[T any](ctx context.Context, c *console, stream func(func(T, error) boo
 	}
 }
 
+// leaving says what was not sent. For a pipe that is an error: nobody reads it.
 func (t *talk) leaving() error {
-	if t.waiting > 0 {
-		t.say("%d of your messages wait to be sent: they go out when you are back", t.waiting)
+	if t.screen.terminal != nil {
+		if t.waiting > 0 {
+			t.say("%d of your messages wait to be sent: they go out when you are back", t.waiting)
+		}
+		return nil
+	}
+	failed := t.refused
+	for _, o := range t.failed {
+		if o.typed {
+			failed++
+		}
+	}
+	switch {
+	case failed > 0:
+		return fmt.Errorf("lines that were not sent: %d; see what is said above", failed)
+	case t.waiting > 0:
+		return fmt.Errorf("lines that wait to be sent: %d; they go out with the next chat in this --dir", t.waiting)
 	}
 	return nil
 }
@@ -154,23 +198,22 @@ func (t *talk) typed(ctx context.Context, line string) (quit bool) {
 	}
 	command, rest, _ := strings.Cut(strings.TrimSpace(line[1:]), " ")
 	rest = strings.TrimSpace(rest)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	var err error
 	switch command {
 	case "quit":
 		return true
 	case "new":
-		words := split(rest)
-		if len(words) == 0 {
-			err = errors.New("/new NAME ADDRESS…")
-			break
-		}
-		err = t.make(ctx, words[0], words[1:])
+		err = t.askNew(line, split(rest))
 	case "add":
-		err = t.in(func(g *conclave.Group) error { return g.AddMembers(ctx, split(rest)...) })
+		err = t.in(func(g *conclave.Group) error {
+			t.ask(line, func(ctx context.Context) (*conclave.Group, error) { return nil, g.AddMembers(ctx, split(rest)...) })
+			return nil
+		})
 	case "name":
-		err = t.in(func(g *conclave.Group) error { return g.UpdateName(ctx, rest) })
+		err = t.in(func(g *conclave.Group) error {
+			t.ask(line, func(ctx context.Context) (*conclave.Group, error) { return nil, g.UpdateName(ctx, rest) })
+			return nil
+		})
 	case "members":
 		err = t.in(func(g *conclave.Group) error { return t.members(ctx, g) })
 	case "groups":
@@ -184,13 +227,49 @@ func (t *talk) typed(ctx context.Context, line string) (quit bool) {
 	default:
 		err = fmt.Errorf("there is no /%s: see /help", harmless(command))
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = errors.New("the backend does not answer; what was asked happens when it does")
-	}
 	if err != nil {
-		t.say("! %s", oneLine(err))
+		t.complain(err)
 	}
 	return false
+}
+
+// ask does what needs the backend beside the loop, which goes on meanwhile.
+func (t *talk) ask(command string, do func(context.Context) (show *conclave.Group, err error)) {
+	t.asked++
+	t.waits.Go(func() {
+		ctx, cancel := context.WithTimeout(t.life, patience)
+		defer cancel()
+		a := answer{command: command}
+		a.show, a.err = do(ctx)
+		select {
+		case t.answered <- a:
+		case <-t.life.Done():
+		}
+	})
+}
+
+// done shows what became of a command.
+func (t *talk) done(ctx context.Context, a answer) {
+	t.asked--
+	switch {
+	case a.err == nil && a.show != nil:
+		a.err = t.show(ctx, a.show)
+	case a.err == nil:
+		t.say("✓ %s", harmless(a.command))
+	}
+	if a.err != nil {
+		t.complain(a.err)
+	}
+}
+
+func (t *talk) askNew(command string, words []string) error {
+	if len(words) == 0 {
+		return errors.New("/new NAME ADDRESS…")
+	}
+	t.ask(command, func(ctx context.Context) (*conclave.Group, error) {
+		return t.client.Conversations().NewGroup(ctx, words[1:], conclave.GroupOptions{Name: words[0]})
+	})
+	return nil
 }
 
 func split(s string) []string {
@@ -208,24 +287,23 @@ func (t *talk) in(f func(*conclave.Group) error) error {
 func (t *talk) send(ctx context.Context, text string) {
 	err := t.in(func(g *conclave.Group) error {
 		id, err := g.Send(ctx, conclave.Text(text))
-		if err != nil {
-			return err
+		if err == nil {
+			t.await(outcome{group: g, id: id, text: text, typed: true})
 		}
-		if t.terminal { // the mark goes in front of what was typed
-			fmt.Fprint(t.c.out, "\x1b[1A\r\x1b[2K")
-		}
-		t.await(outcome{group: g, id: id, text: text})
-		return nil
+		return err
 	})
 	if err != nil {
-		t.say("! %s", oneLine(err))
+		t.refused++
+		t.complain(err)
 	}
 }
 
 // await shows an own message as unpublished and brings its outcome to the loop.
+// What was typed at a terminal is on the screen already.
 func (t *talk) await(o outcome) {
-	t.say("… %s", harmless(o.text))
-	t.last = o.id
+	if !o.typed || t.screen.terminal == nil {
+		t.say("… %s", harmless(o.text))
+	}
 	t.waiting++
 	t.waits.Go(func() {
 		o.status, o.err = o.group.Wait(t.life, o.id)
@@ -236,20 +314,25 @@ func (t *talk) await(o outcome) {
 	})
 }
 
-// settled shows what became of an own message: at a terminal in its place,
-// where nothing was printed since.
+// settled shows what became of an own message.
 func (t *talk) settled(o outcome) {
 	t.waiting--
-	line := "✓ " + harmless(o.text)
-	if o.err != nil || o.status == conclave.Failed {
+	switch {
+	case o.err != nil || o.status == conclave.Failed:
 		t.failed = append(t.failed, o)
-		line = "✗ " + harmless(o.text) + "   (/retry sends it again)"
+		t.say("✗ %s   (/retry sends it again)", t.brief(o))
+	case !o.typed || t.screen.terminal == nil:
+		t.say("✓ %s", harmless(o.text))
 	}
-	if t.terminal && t.last == o.id {
-		fmt.Fprintf(t.c.out, "\x1b7\x1b[1A\r\x1b[2K%s\x1b8", line)
-		return
+}
+
+// brief is a message's text, shortened where it stands on the screen already.
+func (t *talk) brief(o outcome) string {
+	text := []rune(harmless(o.text))
+	if t.screen.terminal == nil || !o.typed || len(text) <= 40 {
+		return string(text)
 	}
-	t.say("%s", line)
+	return string(text[:39]) + "…"
 }
 
 func (t *talk) retry(ctx context.Context) error {
@@ -338,7 +421,7 @@ func (t *talk) name(ctx context.Context, id conclave.GroupID, inbox string) stri
 func (t *talk) joined(ctx context.Context, g *conclave.Group) {
 	if t.current == nil {
 		if err := t.show(ctx, g); err != nil {
-			t.say("! %s", oneLine(err))
+			t.complain(err)
 		}
 		return
 	}
