@@ -9,6 +9,7 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
 // The world itself: a group is formed and what one says all read, at once with
@@ -395,4 +396,22 @@ func TestSyncReadsPastAWait(t *testing.T) {
 		w.ok(<-done)
 		w.reads(p[1], id, "behind the wait")
 	}, func(c *Config) { c.Sharing = mls.None })
+}
+
+// What a host has published to the bus by itself, somebody who reads it sends again
+// through a node, under an HMAC of his own: it is in the log once.
+func TestACopyOfWhatAHostSent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.people(2)
+		id := w.group(p[0], p[1])
+		w.say(p[0], id, "once")
+		all := w.published(id)
+		data, err := group.DecodeGroupMessage(all[len(all)-1])
+		w.ok(err)
+		_, err = w.node.SendGroupMessages(w.ctx, &mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{{
+			Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: data, SenderHmac: []byte("mallory")}}}}})
+		if w.ok(err); len(w.published(id)) != len(all) {
+			t.Error("the copy is in the log, too")
+		}
+	})
 }

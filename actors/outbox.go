@@ -116,6 +116,7 @@ func (o *outbox) sendOne(out group.Outbound) group.Input {
 	if out.ExpectLast {
 		opts = append(opts, bus.ExpectLast(bus.ID(out.Last)))
 	}
+	opts = append(opts, sameAs(out)...)
 	if out.Attempt > 0 && !pause(o.ctx, o.alarm, retryFirst<<min(out.Attempt, 4)) {
 		return nil
 	}
@@ -185,7 +186,7 @@ func (o *outbox) sendWelcomes(run []group.Outbound) group.Input {
 			if err == nil {
 				ctx, cancel := context.WithTimeout(o.ctx, attemptTime)
 				defer cancel()
-				_, err = o.sys.cfg.Bus.Publish(ctx, topic, out.Payload)
+				_, err = o.sys.cfg.Bus.Publish(ctx, topic, out.Payload, sameAs(out)...)
 				if err == nil || !errors.Is(err, bus.ErrTooLarge) && !errors.Is(err, bus.ErrRefused) {
 					return err
 				}
@@ -210,6 +211,21 @@ func (o *outbox) sendWelcomes(run []group.Outbound) group.Input {
 		return nil
 	}
 	return group.WelcomesSent{Intent: run[0].Intent}
+}
+
+// sameAs names what repeats of an envelope have in common, as nodes do: its
+// ciphertext, whatever else stands beside it.
+func sameAs(out group.Outbound) []bus.PublishOption {
+	if out.Topic == group.TopicWelcomes {
+		if e, err := group.ParseWelcome(out.Payload); err == nil {
+			return []bus.PublishOption{bus.SameAs(e.Sealed())}
+		}
+		return nil
+	}
+	if data, err := group.DecodeGroupMessage(out.Payload); err == nil {
+		return []bus.PublishOption{bus.SameAs(data)}
+	}
+	return nil
 }
 
 func topicOf(out group.Outbound) (bus.Topic, error) {

@@ -36,6 +36,7 @@ type world struct {
 	tel   *telemetry.Telemetry
 	cfg   Config
 	keys  persistence.StaticKeys
+	node  *node.Node
 	sys   *System
 
 	wallets map[InstallationID]*ethereum.Key
@@ -61,6 +62,7 @@ func inWorldOf(t *testing.T, log membus.Config, run func(w *world), change ...fu
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.node = n
 		w.cfg = Config{
 			Bus: w.line, Store: w.store, Network: node.NewClient(w.line), Verifier: ethereum.Verifier{}, Keys: w.keys,
 			Telemetry: w.tel, IdleAfter: 24 * time.Hour,

@@ -14,8 +14,9 @@
 //  2. Durability and read-your-writes. When Publish returns without error the
 //     envelope survives a crash, and every later Read by anybody sees it.
 //  3. Idempotence. Publishing the same payload to the same topic again within
-//     the adapter's window stores it once. Beyond the window a repeat is
-//     stored again: consumers de-duplicate for ever by themselves.
+//     the adapter's window stores it once; where SameAs names a part of it, the
+//     same part does. Beyond the window a repeat is stored again: consumers
+//     de-duplicate for ever by themselves.
 //  4. No gap, no double. A Feed delivers each envelope of a followed topic
 //     whose ID is above the starting ID, once, in order, replayed or live. An
 //     adapter whose feeds may have gaps says so: Info.Gapless.
@@ -67,6 +68,7 @@ package bus
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"time"
 )
@@ -206,6 +208,7 @@ type PublishOptions struct {
 	ExpectLast bool
 	Last       ID
 	TTL        time.Duration
+	SameAs     []byte
 }
 
 // ExpectLast makes the publish conditional: it is refused with ErrConflict
@@ -219,6 +222,27 @@ func ExpectLast(last ID) PublishOption {
 // TTL lets the log forget the envelope after d. Never set on a commit.
 func TTL(d time.Duration) PublishOption {
 	return func(o *PublishOptions) { o.TTL = d }
+}
+
+// SameAs makes the publish a repeat of every other to that topic that names the
+// same bytes, whatever else is in their payloads. It is the part of the payload
+// that its consumers go by. A foreign log knows its repeats by itself.
+func SameAs(part []byte) PublishOption {
+	return func(o *PublishOptions) { o.SameAs = part }
+}
+
+// RepeatKey is what all repeats of a publish have in common, for adapters. It names
+// the topic, so that nobody silences others by what he publishes elsewhere.
+func (o PublishOptions) RepeatKey(t Topic, payload []byte) (key [32]byte) {
+	h := sha256.New()
+	h.Write([]byte(t.String())) // of fixed length for its kind
+	if o.SameAs != nil {
+		h.Write([]byte("\x00same as\x00"))
+		payload = o.SameAs
+	}
+	h.Write(payload)
+	h.Sum(key[:0])
+	return key
 }
 
 // Gather folds options into one value, for adapters.

@@ -71,6 +71,9 @@ func ParseWelcome(payload []byte) (*WelcomeEnvelope, error) {
 	return nil, fmt.Errorf("%w: no known version", ErrWelcome)
 }
 
+// Sealed is what was wrapped: repeats of a welcome are known by it.
+func (e *WelcomeEnvelope) Sealed() []byte { return e.data }
+
 // A Welcome is what a joiner needs of a welcome, out of its wrapping.
 type Welcome struct {
 	Data    []byte       // an MLSMessage

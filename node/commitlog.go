@@ -31,13 +31,13 @@ const (
 	publicKeySize = 32
 )
 
-func encodeCommitLogEntry(in *mlsapi.PublishCommitLogRequest) (bus.Topic, []byte, error) {
+func encodeCommitLogEntry(in *mlsapi.PublishCommitLogRequest) (publication, error) {
 	clean, topic, err := cleanCommitLogEntry(in)
 	if err != nil {
-		return bus.Topic{}, nil, err
+		return publication{}, err
 	}
 	payload, err := encode(clean)
-	return topic, payload, err
+	return publication{topic: topic, payload: payload}, err
 }
 
 // cleanCommitLogEntry is an entry with the fields that the node knows, and its

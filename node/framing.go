@@ -58,21 +58,22 @@ func groupTopicOf(data []byte) (bus.Topic, error) {
 	return topics[0], nil
 }
 
-// encodeGroupMessage is the payload of a group message, and its topic. Fields
-// that the node does not know are left out: they would make a repeat look new.
-func encodeGroupMessage(in *mlsapi.GroupMessageInput) (bus.Topic, []byte, error) {
+// encodeGroupMessage makes the envelope of a group message. Fields that the node
+// does not know are left out, and repeats are known by the message alone: whoever
+// copies what another has sent, with an HMAC of its own, adds nothing.
+func encodeGroupMessage(in *mlsapi.GroupMessageInput) (publication, error) {
 	v1 := in.GetV1()
 	if v1 == nil {
-		return bus.Topic{}, nil, fmt.Errorf("%w: group message without a known version", errInvalid)
+		return publication{}, fmt.Errorf("%w: group message without a known version", errInvalid)
 	}
 	topic, err := groupTopicOf(v1.GetData())
 	if err != nil {
-		return bus.Topic{}, nil, err
+		return publication{}, err
 	}
 	payload, err := encode(&mlsapi.GroupMessageInput{Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{
 		Data: v1.GetData(), SenderHmac: v1.GetSenderHmac(), ShouldPush: v1.GetShouldPush(),
 	}}})
-	return topic, payload, err
+	return publication{topic, payload, v1.GetData()}, err
 }
 
 // groupMessage is an envelope of a group's topics as clients see it: Data is
@@ -151,14 +152,18 @@ func cleanWelcomePointer(p *mlsapi.WelcomeMessageInput_WelcomePointer) (*mlsapi.
 	}}}, topic, nil
 }
 
-// encodeWelcome is the payload of a welcome, and its topic.
-func encodeWelcome(in *mlsapi.WelcomeMessageInput) (bus.Topic, []byte, error) {
+// encodeWelcome makes the envelope of a welcome. Repeats are known by what is sealed.
+func encodeWelcome(in *mlsapi.WelcomeMessageInput) (publication, error) {
 	clean, topic, err := cleanWelcome(in)
 	if err != nil {
-		return bus.Topic{}, nil, err
+		return publication{}, err
 	}
 	payload, err := encode(clean)
-	return topic, payload, err
+	sealed := clean.GetV1().GetData()
+	if p := clean.GetWelcomePointer(); p != nil {
+		sealed = p.GetWelcomePointer()
+	}
+	return publication{topic, payload, sealed}, err
 }
 
 // welcomeMessage is an envelope of a welcome topic as clients see it. It reports

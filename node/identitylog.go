@@ -205,7 +205,7 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 		return nil, fmt.Errorf("%w: update of %d bytes, at most %d", errInvalid, len(b), maxUpdate)
 	}
 	// Paid before it is verified, which costs more than to store it.
-	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), []publication{{topic, b}}); err != nil {
+	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), []publication{{topic: topic, payload: b}}); err != nil {
 		return nil, err
 	}
 	c, err := n.newCandidate(ctx, update, b)

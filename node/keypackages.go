@@ -74,7 +74,7 @@ func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload
 	if err := n.replaces(ctx, topic, kp); err != nil {
 		return nil, err
 	}
-	if err := n.budgets.spend(now, callerOf(ctx), []publication{{topic, b}}); err != nil {
+	if err := n.budgets.spend(now, callerOf(ctx), []publication{{topic: topic, payload: b}}); err != nil {
 		return nil, err
 	}
 	left := time.Unix(int64(kp.MLS.LeafNode.Lifetime.NotAfter), 0).Sub(now)

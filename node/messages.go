@@ -27,11 +27,12 @@ var errAnswerTooLarge = errors.New("the answer would be too large")
 type publication struct {
 	topic   bus.Topic
 	payload []byte
+	same    []byte // what its repeats have in common, see bus.SameAs; nil: all of it
 }
 
 // admitAll judges a whole request before anything of it is stored: every entry,
 // its size, and the budgets.
-func admitAll[In any](ctx context.Context, n *Node, inputs []In, most int, encode func(In) (bus.Topic, []byte, error)) ([]publication, error) {
+func admitAll[In any](ctx context.Context, n *Node, inputs []In, most int, encode func(In) (publication, error)) ([]publication, error) {
 	if len(inputs) == 0 {
 		return nil, fmt.Errorf("%w: nothing in it", errInvalid)
 	}
@@ -40,14 +41,14 @@ func admitAll[In any](ctx context.Context, n *Node, inputs []In, most int, encod
 	}
 	publications := make([]publication, len(inputs))
 	for i, in := range inputs {
-		topic, payload, err := encode(in)
+		p, err := encode(in)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d: %w", i, err)
 		}
-		if limit := n.bus.Info().MaxPayload; len(payload) > limit {
-			return nil, fmt.Errorf("%w: entry %d has %d bytes, at most %d", errInvalid, i, len(payload), limit)
+		if limit := n.bus.Info().MaxPayload; len(p.payload) > limit {
+			return nil, fmt.Errorf("%w: entry %d has %d bytes, at most %d", errInvalid, i, len(p.payload), limit)
 		}
-		publications[i] = publication{topic, payload}
+		publications[i] = p
 	}
 	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), publications); err != nil {
 		return nil, err
@@ -65,6 +66,9 @@ func (n *Node) append(ctx context.Context, p publication, keep time.Duration) er
 	if keep > 0 {
 		opts = append(opts, bus.TTL(keep))
 	}
+	if p.same != nil {
+		opts = append(opts, bus.SameAs(p.same))
+	}
 	if _, err := n.bus.Publish(ctx, p.topic, p.payload, opts...); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
@@ -78,7 +82,7 @@ func (n *Node) append(ctx context.Context, p publication, keep time.Duration) er
 // before stay.
 //
 // A message that is sent again is answered like the first and stored once, within
-// the bus's window. Beyond that it is in the log twice: members know it by its
+// the bus's window, whatever HMAC and wish to push it comes with. Beyond that it is in the log twice: members know it by its
 // hash or by its id and pass it over, as they do for ever with any repeat.
 //
 // Its errors have the codes invalid, exhausted and unavailable.

@@ -524,3 +524,41 @@ func TestRetentionOnJetStream(t *testing.T) {
 		}
 	}
 }
+
+// Anybody can copy what another has sent. Under another HMAC, or another wish to
+// push it, the same ciphertext is a repeat all the same, and so is a welcome beside
+// other metadata; the first one stays. A host that publishes to the bus by itself
+// names the same.
+func TestACopyUnderAnotherMarkIsARepeat(t *testing.T) {
+	n := newNetwork(t, memory.Config{Shards: 4}, node.Limits{})
+	for _, content := range []byte{application, commit} {
+		group := id16(int(content))
+		data := private(group, content, "what alice said")
+		send := func(hmac string, push bool) {
+			t.Helper()
+			_, err := n.node.SendGroupMessages(t.Context(), &mlsapi.SendGroupMessagesRequest{Messages: []*mlsapi.GroupMessageInput{{
+				Version: &mlsapi.GroupMessageInput_V1_{V1: &mlsapi.GroupMessageInput_V1{Data: data, SenderHmac: []byte(hmac), ShouldPush: push}}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		send("alice", true)
+		for i := range 10 {
+			send(fmt.Sprint("mallory", i), i%2 == 0)
+		}
+		if got := n.messages(t, group); len(got) != 1 || string(got[0].GetSenderHmac()) != "alice" {
+			t.Errorf("content type %d: %d messages, the first of %q", content, len(got), got[0].GetSenderHmac())
+		}
+	}
+	for i := range 3 {
+		err := n.sendWelcomes(t.Context(),
+			welcome(&mlsapi.WelcomeMessageInput_V1{InstallationKey: id32(1), Data: []byte("sealed"), HpkePublicKey: []byte("key"), WelcomeMetadata: fmt.Append(nil, i)}),
+			pointer(&mlsapi.WelcomeMessageInput_WelcomePointer{InstallationKey: id32(2), WelcomePointer: []byte("sealed"), HpkePublicKey: fmt.Append(nil, i), WrapperAlgorithm: xwingPointer}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if one, two := n.welcomes(t, id32(1)), n.welcomes(t, id32(2)); len(one) != 1 || len(two) != 1 {
+		t.Errorf("%d welcomes and %d pointers", len(one), len(two))
+	}
+}

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,11 +19,9 @@ import (
 // messageID is the id by which a stream recognises a repeat. The stream looks
 // at nothing but the id and at no subject, so it is a hash of both: whoever
 // could choose it could silence others.
-func messageID(t bus.Topic, payload []byte) string {
-	h := sha256.New()
-	h.Write([]byte(t.String())) // of fixed length for its kind
-	h.Write(payload)
-	return hex.EncodeToString(h.Sum(nil))
+func messageID(t bus.Topic, payload []byte, o bus.PublishOptions) string {
+	key := o.RepeatKey(t, payload)
+	return hex.EncodeToString(key[:])
 }
 
 // Publish implements bus.Bus. It repeats the same bytes under the same id, for
@@ -54,10 +51,8 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	case <-b.ctx.Done():
 		return bus.Ack{}, bus.ErrClosed
 	}
-	p := publication{
-		topic: topic, shard: shard, payload: payload,
-		id: messageID(topic, payload), options: bus.Gather(opts),
-	}
+	options := bus.Gather(opts)
+	p := publication{topic: topic, shard: shard, payload: payload, id: messageID(topic, payload, options), options: options}
 	var ack bus.Ack
 	var unanswered error // of an earlier try: it may be stored, or may yet be
 	err = b.retry(ctx, "publish", func(ctx context.Context) error {

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -184,7 +183,7 @@ type publication struct {
 	shard   int
 	topic   bus.Topic
 	payload []byte
-	hash    [32]byte // of topic and payload
+	hash    [32]byte // see bus.PublishOptions.RepeatKey
 	options bus.PublishOptions
 }
 
@@ -198,11 +197,8 @@ func (b *Bus) Publish(ctx context.Context, topic bus.Topic, payload []byte, opts
 	if len(payload) > l.cfg.MaxPayload {
 		return bus.Ack{}, fmt.Errorf("%w: %d bytes, at most %d", bus.ErrTooLarge, len(payload), l.cfg.MaxPayload)
 	}
-	p := publication{
-		shard: index, topic: topic, payload: bytes.Clone(payload),
-		hash:    sha256.Sum256(append([]byte(topic.String()), payload...)),
-		options: bus.Gather(opts),
-	}
+	options := bus.Gather(opts)
+	p := publication{shard: index, topic: topic, payload: bytes.Clone(payload), hash: options.RepeatKey(topic, payload), options: options}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := b.ready(ctx); err != nil {
