@@ -57,7 +57,7 @@ type embedded struct {
 // open runs something on the directory's host.
 func (e *embedded) open(t *testing.T, config conclave.Config, use func(w *world, members []*conclave.Group)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	config.Dir = e.dir
 	w := &world{t, ctx, must[*conclave.Host](t)(conclave.Open(ctx, config))}

@@ -33,7 +33,7 @@ type world struct {
 // own tests.
 func newWorld(t *testing.T, change ...func(*conclave.Config)) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	b := membus.New(membus.Config{})
 	t.Cleanup(func() { b.Close() })

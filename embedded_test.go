@@ -14,7 +14,7 @@ import (
 // and opened again has the same installations, groups and messages, without
 // asking a wallet.
 func TestEmbeddedDefaultSurvivesRestart(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	host := must[*conclave.Host](t)(conclave.Open(ctx, conclave.Config{Dir: dir}))

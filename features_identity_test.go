@@ -264,7 +264,7 @@ func TestSecondCreateOpensTheFirst(t *testing.T) {
 // S07 S09: on disk the database is sealed: no file shows a message, an address
 // of a member or a key; another key is refused and changes nothing.
 func TestDatabaseIsSealed(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	host := must[*conclave.Host](t)(conclave.Open(ctx, conclave.Config{Dir: dir}))

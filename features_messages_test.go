@@ -287,7 +287,7 @@ func TestCrashWhileSending(t *testing.T) {
 		store.left.Store(1 << 30)
 		receiver := newWorld(t, wire.config)
 		bo := receiver.client()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		config := conclave.Config{Bus: wire, Store: store}
 		w := &world{t, ctx, must[*conclave.Host](t)(conclave.Open(ctx, config))}
 		alix := w.client()

@@ -230,7 +230,7 @@ func TestSyncEvery(t *testing.T) {
 // The embedded default keeps the same promises over NATS and Badger: S44 S50
 // S60 S65 S66.
 func TestEmbeddedDefaultSyncs(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	open := func() *world {

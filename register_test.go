@@ -204,7 +204,7 @@ func TestRegistrationThatFailedIsRepeated(t *testing.T) {
 					r := newRegistrar(t)
 					o := conclave.ClientOptions{DatabaseKey: key}
 					f.goes(r)
-					ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
+					ctx, cancel := context.WithTimeout(r.ctx, 5*time.Minute)
 					defer cancel()
 					_, err := r.host.CreateClient(ctx, r.wallet, o)
 					if err == nil {

@@ -370,7 +370,7 @@ func wire(t *testing.T, m proto.Message) []byte {
 // where it is answered. A stream that opened is left.
 func ask(t *testing.T, h *http.Client, url string, body []byte) connect.Code {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {

@@ -140,7 +140,7 @@ func TestUnknownProcedures(t *testing.T) {
 // Tools such as grpcurl learn the services, and can describe each of them.
 func TestReflection(t *testing.T) {
 	n := open(t, gateway.Config{})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s := grpcreflect.NewClient(overHTTP2(t, nil), n.url, connect.WithGRPC()).NewStream(ctx)
 	defer s.Close()

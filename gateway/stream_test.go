@@ -61,7 +61,7 @@ func TestMessages(t *testing.T) {
 	t.Cleanup(func() { b.Close() })
 	n := openOn(t, b, gateway.Config{})
 	h := overHTTP2(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	group := groupID(1)
 
@@ -189,7 +189,7 @@ func TestHeadersAtOnce(t *testing.T) {
 		contentType string
 	}{{h2, "application/grpc"}, {h2, "application/grpc-web+proto"}, {h1, "application/grpc-web+proto"}, {h1, "application/connect+proto"}} {
 		for _, procedure := range []string{mlsPath + "SubscribeGroupMessages", messagePath + "SubscribeAll"} {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, n.url+procedure, bytes.NewReader([]byte{0, 0, 0, 0, 0}))
 			if err != nil {
 				t.Fatal(err)
@@ -284,7 +284,7 @@ func TestShutdown(t *testing.T) {
 	}})
 	h := overHTTP2(t, nil)
 	h.Transport = somebody{h.Transport}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s := subscribe(t, ctx, h, n.url, groupID(1), 0, connect.WithGRPC())
 	<-arrived

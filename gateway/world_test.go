@@ -127,7 +127,7 @@ func serve(t testing.TB, b bus.Bus, c gateway.Config, l net.Listener) *network {
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		if err := errors.Join(g.Shutdown(ctx), <-served); err != nil {
 			t.Error(err)

@@ -170,7 +170,7 @@ func TestSlowChainHoldsUpNoOtherChain(t *testing.T) {
 	}
 	defer chains.Close()
 	_, n := withChain(t, chains)
-	crowd, leave := context.WithTimeout(t.Context(), time.Minute)
+	crowd, leave := context.WithTimeout(t.Context(), 5*time.Minute)
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer leave()

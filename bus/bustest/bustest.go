@@ -42,7 +42,7 @@ type Harness struct {
 type Make func(t *testing.T, shards int) Harness
 
 // patience is how long a test waits for what must happen.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // Run runs every case on one shard and on eight.
 func Run(t *testing.T, open Make) {

@@ -96,7 +96,7 @@ func TestLeaderLossFailsNoPublish(t *testing.T) {
 	const writers, each = 4, 100
 	t.Parallel()
 	c := startCluster(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b := open(t, jetstream.Config{URL: c.url(), Replicas: 3, RetryFor: 25 * time.Second})
 	f, err := b.Open(ctx)

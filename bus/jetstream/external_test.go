@@ -127,7 +127,7 @@ func TestServerKilledInTheMiddleLosesNothing(t *testing.T) {
 	p := startProcess(t, "")
 	cfg := jetstream.Config{URL: p.url(), Shards: 2, RetryFor: 25 * time.Second}
 	writer, reader := open(t, cfg), open(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	f, err := reader.Open(ctx)
 	if err != nil {
@@ -200,7 +200,7 @@ func TestServerKilledInTheMiddleLosesNothing(t *testing.T) {
 func rolledBack(t *testing.T, check func(ctx context.Context, p *process, b *jetstream.Bus, f, all bus.Feed, last bus.ID)) {
 	p := startProcess(t, "")
 	b := open(t, jetstream.Config{URL: p.url()})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	m := messagesOf(t, 1)
 	f, err := b.Open(ctx)
@@ -365,7 +365,7 @@ func TestAnotherIncarnationIsSaid(t *testing.T) {
 // log's end and received nothing since.
 func TestRestoredBackupThatHasGrownIsSaidToAnIdleHost(t *testing.T) {
 	p := startProcess(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	m := messagesOf(t, 1)
 	writer := open(t, jetstream.Config{URL: p.url()})
@@ -422,7 +422,7 @@ func TestAnswerGoesToNoTopic(t *testing.T) {
 			subscribe: ["CONCLAVE.inbox.host.>"]
 		} }
 	] }`)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	node := open(t, jetstream.Config{URL: p.url(), Credentials: jetstream.Credentials{User: "node", Password: "n"}})
 	stop, err := node.Serve("echo", func(_ context.Context, payload []byte) ([]byte, error) { return payload, nil })
@@ -464,7 +464,7 @@ func TestForbiddenTopicsAreRefused(t *testing.T) {
 			subscribe: ["CONCLAVE.inbox.host.>"]
 		} }
 	] }`)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	as := func(user, password string) jetstream.Config {
 		return jetstream.Config{URL: p.url(), Credentials: jetstream.Credentials{User: user, Password: password}}
@@ -531,7 +531,7 @@ func TestForeignSubjectsAreInNobodysWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	m := messagesOf(t, 1)
 	f, err := b.Open(ctx)

@@ -14,7 +14,7 @@ import (
 // A follower that lags answers every other read, and knows nothing: what was
 // acknowledged is read all the same, since the leader is asked about the end.
 func TestReadsAreCompleteThoughAFollowerLags(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b, err := Open(ctx, Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestReadsAreCompleteThoughAFollowerLags(t *testing.T) {
 // The tail's consumer may run on a follower that is ahead of the leader. What the
 // leader does not have yet is waited for: its end is not the end.
 func TestReadsAreCompleteThoughTheLeaderLags(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b, err := Open(ctx, Config{Dir: t.TempDir()})
 	if err != nil {

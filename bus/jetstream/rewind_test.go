@@ -16,7 +16,7 @@ import (
 // from: who followed from there all the same would hear nothing of what comes up to
 // it. The end is asked for again.
 func TestAFollowThatARewindOvertakes(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b, err := Open(ctx, Config{Dir: t.TempDir()})
 	if err != nil {
