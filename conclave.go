@@ -111,6 +111,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		PutBack:        putBack,
 		IdleAfter:      c.IdleAfter,
 		CommitLogEvery: c.CommitLogEvery,
+		Admit:          c.Admit,
 		Now:            c.Now,
 		Fault:          c.Fault,
 	})

@@ -62,6 +62,12 @@ type Config struct {
 	// minutes where zero, never where negative.
 	CommitLogEvery time.Duration
 
+	// Admit answers requests as they come: true takes the welcome of somebody whom
+	// an installation does not know, to a group whose log it cannot follow. Where it
+	// is nil or says no, the request waits for the owner: see Conversations.Requests.
+	// The installation's welcomes wait for the answer.
+	Admit func(Request) bool
+
 	// IdleAfter puts a group or installation to sleep that nobody asked
 	// anything for so long; a minute where zero. Asleep it costs disk only.
 	IdleAfter time.Duration

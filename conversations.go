@@ -238,8 +238,9 @@ func (v Conversations) StreamAllMessages(ctx context.Context) iter.Seq2[*Message
 // stopped being one: then nothing can be sent there any more, and the history
 // stays.
 type ActiveChange struct {
-	Group  *Group
-	Active bool
+	Group   *Group
+	Active  bool
+	AddedBy string // the inbox that added it, where it became a member
 }
 
 // StreamActive yields each change of Group.IsActive in any group, once, for
@@ -247,7 +248,7 @@ type ActiveChange struct {
 // messages, as a *GroupUpdated that names this inbox.
 func (v Conversations) StreamActive(ctx context.Context) iter.Seq2[ActiveChange, error] {
 	return stream(ctx, v.client, actors.Scope{}, actors.StreamActive, func(it actors.Item) (ActiveChange, error) {
-		return ActiveChange{&Group{v.client, it.Group}, it.Active}, nil
+		return ActiveChange{&Group{v.client, it.Group}, it.Active, it.AddedBy}, nil
 	})
 }
 

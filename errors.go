@@ -143,6 +143,7 @@ var kinds = []kind{
 	{err: ErrNewerProfile, code: "newer_profile", advice: "update Conclave"},
 	{err: ErrNoGroup, code: "no_group", advice: "see Conversations.List; Conversations.Sync brings those that others made"},
 	{err: ErrNoMessage, code: "no_message", advice: "see Group.Messages"},
+	{err: ErrNoRequest, code: "no_request", advice: "see Conversations.Requests"},
 	{err: ErrNotFound, also: []error{identity.ErrNotCreated}, code: "not_found", advice: "see that the id is right"},
 	{err: ErrRefused, also: []error{bus.ErrRefused}, code: "refused", advice: "see what it says"},
 	{err: ErrNoNode, also: []error{bus.ErrNoService}, code: "no_node", retryable: true, advice: "start conclave serve, or set Config.ServeNode on one host"},
@@ -194,6 +195,7 @@ var (
 	ErrRefused      = group.ErrRefused       // the network said no, as often as it was asked
 	ErrNoGroup      = actors.ErrNoGroup      // this installation has no such group
 	ErrNoMessage    = group.ErrNoMessage     // no message of that id, or for Retry none that failed
+	ErrNoRequest    = actors.ErrNoRequest    // the request was answered before, is older than 30 days, or its group is followed again
 	ErrStore        = actors.ErrStore        // the host's store does not read or write, and says why
 	ErrCrashed      = actors.ErrCrashed      // a part of the host failed over this again and again
 	ErrAsleep       = actors.ErrAsleep       // the client was closed, or its local database deleted

@@ -342,7 +342,7 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 	defer quit()
 	w.send(g, "while a member")
 	theirs := w.of(c[1], g)
-	if change := must[conclave.ActiveChange](t)(changes()); !change.Active || change.Group.ID() != g.ID() {
+	if change := must[conclave.ActiveChange](t)(changes()); !change.Active || change.Group.ID() != g.ID() || change.AddedBy != c[0].InboxID() {
 		t.Errorf("joining is told as %+v", change)
 	}
 
@@ -369,7 +369,7 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 	}
 
 	w.do(g.AddMembers(w.ctx, c[1].Address()))
-	if change := must[conclave.ActiveChange](t)(changes()); !change.Active { // and not a second removal
+	if change := must[conclave.ActiveChange](t)(changes()); !change.Active || change.AddedBy != c[0].InboxID() { // and not a second removal
 		t.Errorf("being added again is told as %+v", change)
 	}
 	w.do(c[1].Conversations().SyncAll(w.ctx))

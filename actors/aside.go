@@ -46,7 +46,7 @@ var (
 // waitsAside reports whether a welcome waits for something that others need not
 // wait for.
 func waitsAside(err error) bool {
-	for _, why := range []error{errNoPointee, errGroupBroken, errNoAnswer, errTurn, identity.ErrNeedChain, group.ErrBehind, group.ErrPaused, group.ErrUnknownAdder} {
+	for _, why := range []error{errNoPointee, errGroupBroken, errNoAnswer, errTurn, identity.ErrNeedChain, group.ErrBehind, group.ErrPaused} {
 		if errors.Is(err, why) {
 			return true
 		}

@@ -39,6 +39,7 @@ type (
 	rejoined struct {
 		of    *installationActor
 		guest *guest
+		group GroupID
 		err   error
 	}
 )
@@ -174,6 +175,11 @@ func (a *installationActor) passed(b *persistence.Batch, g *guest) {
 // tookIn goes on behind a welcome that was joined, when that is saved.
 func (a *installationActor) tookIn(g *guest) {
 	a.sys.renewSoon(a.in)
+	a.wentPast(g)
+}
+
+// wentPast goes on behind a welcome, when it is saved that this is done with.
+func (a *installationActor) wentPast(g *guest) {
 	front := !g.stored && a.lobby.queue[0] == g
 	if !front && !g.stored {
 		a.taken[g.id] = true
@@ -303,11 +309,15 @@ func (a *installationActor) reenter(self engine.Ref, id GroupID, g *guest) {
 	lags := a.sys.cfg.Bus.Info().Foreign && g.tries < laggingTries
 	a.sys.beside(func(ctx context.Context) {
 		err := a.sys.rejoin(ctx, &a.alarm, groupName(a.in.id, id), join, lags)
+		if unknown := new(group.UnknownAdderError); errors.As(err, &unknown) && a.sys.admit(id, unknown.Adder, &join) {
+			join.Accepted = true
+			err = a.sys.rejoin(ctx, &a.alarm, groupName(a.in.id, id), join, lags)
+		}
 		if errors.Is(err, errGroupBroken) {
 			err = fmt.Errorf("%w: group %s", err, id)
 		}
 		if ctx.Err() == nil {
-			_ = a.sys.engine.Tell(self, rejoined{a, g, err})
+			_ = a.sys.engine.Tell(self, rejoined{a, g, id, err})
 		}
 	})
 }
@@ -362,6 +372,9 @@ func (s *System) rejoinOnce(ctx context.Context, a *alarm, name string, join gro
 func (a *installationActor) rejoined(ctx *engine.Context, m rejoined) error {
 	if m.of != a {
 		return nil // of a life before a crash
+	}
+	if unknown := new(group.UnknownAdderError); errors.As(m.err, &unknown) {
+		return a.request(ctx, m, unknown)
 	}
 	if m.err != nil {
 		return a.done(ctx, m.guest, m.err)

@@ -23,6 +23,7 @@ const (
 	typeKeyRing      persistence.RecordType = 5 // (empty): which key packages are due, replaced, and to be deleted
 	typeWelcomed     persistence.RecordType = 6 // (empty): a welcome was taken since the key package was replaced
 	typeTaken        persistence.RecordType = 7 // id: a welcome behind the cursor that was joined already
+	typeRequest      persistence.RecordType = 8 // group and id: a welcome that waits for its owner
 	typeGroupTables  persistence.RecordType = 16
 )
 

@@ -53,6 +53,7 @@ type Item struct {
 	Group        GroupID
 	Message      group.Message  // of StreamMessages
 	Active       bool           // of StreamActive
+	AddedBy      string         // of StreamActive: the inbox whose welcome it is
 	Standing     group.Standing // of StreamStandings, with its reason
 	Reason       string
 	Conversation Conversation // of StreamConversations
@@ -80,7 +81,7 @@ func (r *streams) emit(in InstallationID, c Conversation, e group.Event) {
 			r.tell(in, c, StreamMessages, Item{Group: c.ID, Message: e.Message})
 		}
 	case group.Activated:
-		r.tell(in, c, StreamActive, Item{Group: c.ID, Active: true})
+		r.tell(in, c, StreamActive, Item{Group: c.ID, Active: true, AddedBy: e.AddedBy})
 	case group.Deactivated:
 		r.tell(in, c, StreamActive, Item{Group: c.ID})
 	case group.StandingChanged:

@@ -76,6 +76,10 @@ type Config struct {
 	PutBack   time.Time     // when the store was last put back: see group.Env
 	IdleAfter time.Duration // an actor without messages for so long is put to sleep; default 1 minute
 	Rand      io.Reader
+	// Admit, where not nil, is asked about a welcome by somebody whom the
+	// installation does not know, to a group whose log it cannot follow. Where it
+	// says no, the welcome waits for the owner: see Requests.
+	Admit func(Request) bool
 	// CommitLogEvery is how often the commit logs of the host's groups are read
 	// and written; 5 minutes where zero, never where negative.
 	CommitLogEvery time.Duration

@@ -87,10 +87,14 @@ func (r *Replica) wasThere(g *mls.Group, c JoinConfig) bool {
 	return old && (!c.Created.After(r.created) || len(r.lives) == 0 && c.Welcome.Cursor == r.joined)
 }
 
-// admits reports whether the inbox that signed a welcome may bring this
-// installation back.
-func (r *Replica) admits(adder string, accepted bool) error {
-	if accepted || r.may().welcome != admitsKnown || r.knowsAdder(adder) {
+// admits reports why the inbox that signed a welcome does not bring this
+// installation back; nil: it does. What a conversation is for, and between whom a
+// direct message is, never changes.
+func (r *Replica) admits(adder string, m *Metadata, accepted bool) error {
+	switch {
+	case r.kind != m.Kind || r.dm != m.DM:
+		return errOtherKind
+	case accepted || r.may().welcome != admitsKnown || r.knowsAdder(adder):
 		return nil
 	}
 	return &UnknownAdderError{Adder: adder}

@@ -140,4 +140,5 @@ const (
 	errAdderUnknown = rejection("welcome signed by nobody in the group")                                       // G32
 	errCursor       = rejection("welcome names a place that the log does not have")                            // G33
 	errStillMember  = rejection("welcome to a group that this installation follows, and was not removed from") // G35
+	errOtherKind    = rejection("welcome to another kind of conversation under the group's id")                // G36
 )

@@ -119,6 +119,7 @@ const (
 	RuleDMPolicy        = errDMPolicy
 	RuleOneshot         = errOneshot
 	RuleAdderUnknown    = errAdderUnknown
+	RuleOtherKind       = errOtherKind
 )
 
 // RecordAll makes a replica write down what commits do where it publishes none.

@@ -211,7 +211,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 		return err
 	}
 	if p := c.Previous; p != nil {
-		if err := p.admits(adder, c.Accepted); err != nil {
+		if err := p.admits(adder, meta, c.Accepted); err != nil {
 			return err
 		}
 	}

@@ -590,3 +590,25 @@ func must[T any](v T, err error) func(testing.TB) T {
 		return v
 	}
 }
+
+// TestWelcomesToAnotherKind: whoever adds a removed member again, the conversation
+// is of the kind that it was.
+func TestWelcomesToAnotherKind(t *testing.T) {
+	w, alice, bob := two(t)
+	w.run(words("remove alice bob"))
+	w.sync(w.order)
+	mallory := w.install("mallory", "mallory")
+	r, _, err := group.Create(mallory.env(), group.CreateConfig{ID: alice.replica.ID(), Kind: group.KindDM, Peer: bob.inbox.id, Now: w.now})
+	w.must(err)
+	exts := group.ReplaceMembers(r.Group().Extensions(), w.cited("mallory", "bob"))
+	s := must(r.Group().Commit(mls.CommitConfig{Rand: w.rand, Proposals: []mls.Proposal{
+		mls.Add{KeyPackage: bob.secrets.KeyPackage.MLS}, mls.GroupContextExtensions{Extensions: exts}}}))(t)
+	join := group.JoinConfig{Welcome: group.Welcome{Data: s.Welcome()}, Secrets: bob.secrets, Created: w.tick()}
+	if _, _, err := group.Join(bob.env(), join); err != nil {
+		t.Errorf("where the id is not known: %v", err)
+	}
+	join.Previous = bob.replica
+	if _, _, err := group.Join(bob.env(), join); !errors.Is(err, group.RuleOtherKind) || !errors.Is(err, group.ErrRejected) {
+		t.Errorf("in the place of a group: %v", err)
+	}
+}
