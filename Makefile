@@ -5,6 +5,8 @@ MEMBERS ?= 400
 SEEDS ?= 300
 FUZZTIME ?= 3s
 ROUNDS ?= 1
+# The newest published SDK; its streams are bidirectional where they are asked to be.
+NIGHTLY ?= 6.1.0-nightly.20260726.b649d1a
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -44,6 +46,8 @@ fuzz: ## every fuzz target for a few seconds (FUZZTIME=)
 interop: ## XMTP's published SDK and Conclave in the same groups (needs npm's registry)
 	@./interop/setup.sh
 	@go test -tags interop -count=1 -v -timeout 10m ./interop
+	@./interop/setup.sh $(NIGHTLY)
+	@XMTP_BIDI_STREAMS_ENABLED=1 CONCLAVE_INTEROP_SDK=$(NIGHTLY) go test -tags interop -count=1 -v -timeout 10m -run '^TestWalk(Streams|Disconnect)$$' ./interop
 
 interop-matrix: ## the functional walk with 6.0.0, the newest 6.x and the newest published SDK
 	@./interop/matrix.sh
