@@ -114,6 +114,7 @@ func TestTokensFile(t *testing.T) {
 	for name, file := range map[string]string{
 		"empty": "\n# nobody\n", "no hash": "alice\n", "a token": "alice secret-token\n",
 		"not hex": "alice " + strings.Repeat("zz", 32), "three words": "alice bob " + strings.Repeat("00", 32),
+		"no time": "alice " + strings.Repeat("00", 32) + " tomorrow",
 	} {
 		if _, err := gateway.ParseTokens(strings.NewReader(file)); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)

@@ -15,6 +15,7 @@ import (
 type call struct {
 	caller  *caller
 	control *http.ResponseController
+	allowed func() error // whether the caller still is who it was
 }
 
 type callKey struct{}
@@ -39,7 +40,11 @@ func (g *Gateway) admit(next http.Handler) http.Handler {
 		// A message over the limit by a little is refused by its prefix; what is
 		// far over it is not even read.
 		r.Body = http.MaxBytesReader(w, r.Body, int64(g.config.Limits.RequestBytes)+1<<20)
-		ctx := context.WithValue(node.WithCaller(r.Context(), name), callKey{}, &call{c, http.NewResponseController(w)})
+		allowed := func() error {
+			_, err := g.identify(r)
+			return err
+		}
+		ctx := context.WithValue(node.WithCaller(r.Context(), name), callKey{}, &call{c, http.NewResponseController(w), allowed})
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -61,13 +66,20 @@ const subscribed = "Subscribed"
 // serveStream carries what feed sends to the caller until either ends, the
 // gateway closes, or the caller no longer reads.
 func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream[A], opened func(), feed func(context.Context, func(*A) error) error) error {
-	control := callOf(ctx).control
+	c := callOf(ctx)
+	control := c.control
 	if err := control.SetWriteDeadline(time.Time{}); err != nil {
 		return connect.NewError(connect.CodeInternal, errInternal)
 	}
 	open, end := context.WithCancel(ctx)
 	defer end()
 	defer context.AfterFunc(g.closing, end)()
+
+	var dismissed atomic.Pointer[error]
+	g.whileAllowed(open, c, func(why error) {
+		dismissed.Store(&why)
+		end()
+	})
 
 	// The caller is given StallTimeout for each message. A deadline that has
 	// passed frees the write that waits: HTTP/2 resets the stream.
@@ -96,10 +108,32 @@ func serveStream[A any](ctx context.Context, g *Gateway, s *connect.ServerStream
 	case stalled.Load():
 		g.config.Logger.Info("stream cut off: its caller does not read it", "procedure", s.Conn().Spec().Procedure)
 		return connect.NewError(connect.CodeAborted, errStalled)
+	case dismissed.Load() != nil:
+		return *dismissed.Load()
 	case g.closing.Err() != nil:
 		return connect.NewError(connect.CodeUnavailable, errClosing)
 	case err != nil:
 		return refusal(ctx, err)
 	}
 	return nil
+}
+
+// allowedEvery is how soon a stream ends after its caller's credentials do.
+const allowedEvery = time.Minute
+
+// whileAllowed calls end when the caller of an open stream is let in no more.
+func (g *Gateway) whileAllowed(open context.Context, c *call, end func(why error)) {
+	if g.open() {
+		return
+	}
+	time.AfterFunc(allowedEvery, func() {
+		if open.Err() != nil {
+			return
+		}
+		if err := c.allowed(); err != nil {
+			end(err)
+			return
+		}
+		g.whileAllowed(open, c, end)
+	})
 }

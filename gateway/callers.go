@@ -112,8 +112,9 @@ func (g *Gateway) identify(r *http.Request) (string, error) {
 		return address(r.RemoteAddr), nil
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		if name := r.TLS.VerifiedChains[0][0].Subject.CommonName; name != "" {
-			return name, nil
+		// It was valid when the connection was made, which may last.
+		if shown := r.TLS.VerifiedChains[0][0]; shown.Subject.CommonName != "" && time.Now().Before(shown.NotAfter) {
+			return shown.Subject.CommonName, nil
 		}
 	}
 	if g.config.Authenticate != nil {

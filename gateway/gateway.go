@@ -40,8 +40,11 @@ type Config struct {
 	// neither, anybody may call, as on XMTP's own network.
 	Authenticate func(token string) (caller string, ok bool)
 	Origins      []string // of the web pages that may call; every one when nil
-	Limits       Limits
-	Logger       *slog.Logger // silent when nil
+	// Ready says why requests cannot be answered now. Health is NOT_SERVING then;
+	// it is always SERVING when nil. Anybody may ask, as often as they like.
+	Ready  func(context.Context) error
+	Limits Limits
+	Logger *slog.Logger // silent when nil
 }
 
 // A Gateway serves until Shutdown.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpcreflect"
@@ -65,8 +66,47 @@ func healthFile() (protoreflect.FileDescriptor, error) {
 	}, nil)
 }
 
-// health adds grpc.health.v1 and reflection to the services.
-func (g *Gateway) health(mux *http.ServeMux, services []string, options ...connect.HandlerOption) error {
+// health is what the node can do now.
+func (g *Gateway) health(ctx context.Context) protoreflect.EnumNumber {
+	if g.closing.Err() != nil {
+		return notServing
+	}
+	if g.config.Ready != nil {
+		if err := g.config.Ready(ctx); err != nil {
+			return notServing
+		}
+	}
+	return serving
+}
+
+// healthEvery is how soon who watches is told of a change.
+const healthEvery = 5 * time.Second
+
+// watchHealth sends the health as it is, and whenever it has changed.
+func (g *Gateway) watchHealth(ctx context.Context, known bool, send func(protoreflect.EnumNumber) error) error {
+	look := time.NewTicker(healthEvery)
+	defer look.Stop()
+	for sent := protoreflect.EnumNumber(-1); ; {
+		current := serviceUnknown
+		if known {
+			current = g.health(ctx)
+		}
+		if current != sent {
+			if err := send(current); err != nil {
+				return err
+			}
+			sent = current
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// supervision adds grpc.health.v1 and reflection to the services.
+func (g *Gateway) supervision(mux *http.ServeMux, services []string, options ...connect.HandlerOption) error {
 	file, err := healthFile()
 	if err != nil {
 		return fmt.Errorf("describe %s: %w", healthService, err)
@@ -91,14 +131,12 @@ func (g *Gateway) health(mux *http.ServeMux, services []string, options ...conne
 			}))...)
 	}
 
-	mux.Handle(healthCheck, connect.NewUnaryHandlerSimple(healthCheck, func(_ context.Context, m *dynamicpb.Message) (*dynamicpb.Message, error) {
+	mux.Handle(healthCheck, connect.NewUnaryHandlerSimple(healthCheck, func(ctx context.Context, m *dynamicpb.Message) (*dynamicpb.Message, error) {
 		switch {
 		case !asked(m):
 			return nil, connect.NewError(connect.CodeNotFound, errors.New("unknown service"))
-		case g.closing.Err() != nil:
-			return status(notServing), nil
 		}
-		return status(serving), nil
+		return status(g.health(ctx)), nil
 	}, with("Check")))
 
 	g.streams[healthWatch] = true
@@ -107,15 +145,7 @@ func (g *Gateway) health(mux *http.ServeMux, services []string, options ...conne
 			return err
 		}
 		return serveStream(ctx, g, s, func() {}, func(ctx context.Context, send func(*dynamicpb.Message) error) error {
-			current := status(serving)
-			if !asked(m) {
-				current = status(serviceUnknown)
-			}
-			if err := send(current); err != nil {
-				return err
-			}
-			<-ctx.Done()
-			return ctx.Err()
+			return g.watchHealth(ctx, asked(m), func(s protoreflect.EnumNumber) error { return send(status(s)) })
 		})
 	}, with("Watch")))
 

@@ -167,7 +167,7 @@ func (g *Gateway) procedures() (*http.ServeMux, error) {
 		}
 		mux.Handle(procedure, r.handler(g, procedure, with...))
 	}
-	if err := g.health(mux, services, options...); err != nil {
+	if err := g.supervision(mux, services, options...); err != nil {
 		return nil, err
 	}
 	return mux, nil

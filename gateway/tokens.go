@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Tokens are the bearer tokens that a deployment accepts. It knows their
@@ -18,11 +19,13 @@ type Tokens struct{ known []token }
 type token struct {
 	caller string
 	hash   [sha256.Size]byte
+	until  time.Time // zero: for ever
 }
 
-// ParseTokens reads lines of a caller's name, a space and the SHA-256 of its
-// token in hex. Empty lines, and those that begin with #, are passed over. A
-// caller may have several tokens, so that one can be replaced.
+// ParseTokens reads lines of a caller's name, the SHA-256 of its token in hex and,
+// where the token expires, the time at which it does (RFC 3339). Empty lines, and
+// those that begin with #, are passed over. A caller may have several tokens, so
+// that one can be replaced.
 func ParseTokens(r io.Reader) (Tokens, error) {
 	var t Tokens
 	lines := bufio.NewScanner(r)
@@ -33,12 +36,18 @@ func ParseTokens(r io.Reader) (Tokens, error) {
 		}
 		// The line itself is not shown: it may be a token by mistake.
 		fields := strings.Fields(line)
-		if len(fields) != 2 || len(fields[1]) != hex.EncodedLen(sha256.Size) {
-			return Tokens{}, fmt.Errorf("gateway: line %d is not a name and the SHA-256 of a token in hex", n)
+		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) != hex.EncodedLen(sha256.Size) {
+			return Tokens{}, fmt.Errorf("gateway: line %d is not a name, the SHA-256 of a token in hex and perhaps the time of its end", n)
 		}
 		known := token{caller: fields[0]}
 		if _, err := hex.Decode(known.hash[:], []byte(fields[1])); err != nil {
 			return Tokens{}, fmt.Errorf("gateway: line %d: the hash is not hex", n)
+		}
+		if len(fields) == 3 {
+			var err error
+			if known.until, err = time.Parse(time.RFC3339, fields[2]); err != nil {
+				return Tokens{}, fmt.Errorf("gateway: line %d: the token's end is no time such as 2030-01-31T00:00:00Z", n)
+			}
 		}
 		t.known = append(t.known, known)
 	}
@@ -56,7 +65,7 @@ func ParseTokens(r io.Reader) (Tokens, error) {
 func (t Tokens) Authenticate(presented string) (caller string, ok bool) {
 	hash := sha256.Sum256([]byte(presented))
 	for _, k := range t.known {
-		if subtle.ConstantTimeCompare(hash[:], k.hash[:]) == 1 {
+		if subtle.ConstantTimeCompare(hash[:], k.hash[:]) == 1 && (k.until.IsZero() || time.Now().Before(k.until)) {
 			caller, ok = k.caller, true
 		}
 	}

@@ -453,8 +453,8 @@ func (s smallAnswers) Request(ctx context.Context, service string, payload []byt
 	return b, err
 }
 
-// The wire's own form: answers in order, the kind always told, what is no
-// identifier without an inbox, and more than 250 refused.
+// The wire's own form: answers in order, the kind always told, addresses in either
+// case, what is no identifier without an inbox, and more than 250 refused.
 func TestLookUpOnTheWire(t *testing.T) {
 	n := newNetwork(t, memory.Config{}, node.Limits{})
 	p := newPerson(t)
@@ -474,12 +474,13 @@ func TestLookUpOnTheWire(t *testing.T) {
 	passkey := associations.IdentifierKind_IDENTIFIER_KIND_PASSKEY
 	got, err := ask(&identityapi.GetInboxIdsRequest{Requests: []*identityapi.GetInboxIdsRequest_Request{
 		{Identifier: "*.>"}, {Identifier: p.wallet.Address()}, {Identifier: "02", IdentifierKind: passkey}, {Identifier: p.wallet.Address()},
+		{Identifier: strings.ToUpper(p.wallet.Address())}, {Identifier: "0x" + strings.ToUpper(p.wallet.Address()[2:])},
 	}})
-	if err != nil || len(got.Responses) != 4 {
+	if err != nil || len(got.Responses) != 6 {
 		t.Fatalf("%v, %v", got, err)
 	}
 	for i, r := range got.Responses {
-		if known := i == 1 || i == 3; (r.InboxId != nil) != known || known && r.GetIdentifierKind() != associations.IdentifierKind_IDENTIFIER_KIND_ETHEREUM {
+		if known := i != 0 && i != 2; (r.InboxId != nil) != known || known && r.GetIdentifierKind() != associations.IdentifierKind_IDENTIFIER_KIND_ETHEREUM {
 			t.Errorf("answer %d: %v", i, r)
 		}
 	}

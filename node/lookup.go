@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/identityapi"
 )
 
@@ -79,7 +81,7 @@ func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIds
 		response.Responses = append(response.Responses, &identityapi.GetInboxIdsResponse_Response{
 			Identifier: r.GetIdentifier(), IdentifierKind: r.GetIdentifierKind(),
 		})
-		if id, err := identity.ParseIdentifier(r.GetIdentifier(), r.GetIdentifierKind()); err == nil {
+		if id, err := identifierOf(r.GetIdentifier(), r.GetIdentifierKind()); err == nil {
 			ids = append(ids, id)
 		}
 	}
@@ -88,7 +90,7 @@ func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIds
 		return nil, err
 	}
 	for _, answer := range response.Responses {
-		id, err := identity.ParseIdentifier(answer.GetIdentifier(), answer.GetIdentifierKind())
+		id, err := identifierOf(answer.GetIdentifier(), answer.GetIdentifierKind())
 		if err != nil {
 			continue
 		}
@@ -98,6 +100,12 @@ func (n *Node) getInboxIDs(ctx context.Context, request *identityapi.GetInboxIds
 		}
 	}
 	return response, nil
+}
+
+// identifierOf reads an identifier that is asked about, in upper or lower case: a
+// wallet shows its address in mixed case. What is signed has the lower case alone.
+func identifierOf(s string, kind associations.IdentifierKind) (identity.Identifier, error) {
+	return identity.ParseIdentifier(strings.ToLower(s), kind)
 }
 
 // lookUp finds the inbox that each identifier was linked to last, of those that

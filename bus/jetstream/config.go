@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -24,7 +26,8 @@ type Config struct {
 	Dir string
 	// URL is that of a NATS server or of several servers of a cluster,
 	// separated by commas, version 2.15.2 or later, with JetStream, a
-	// max_payload of 8 MiB and sync_interval: always.
+	// max_payload of 8 MiB and sync_interval: always. A user and password, or a
+	// token, that stand in it are Credentials.
 	URL string
 
 	// Deployment names the streams: upper-case letters, digits and '-'.
@@ -86,6 +89,8 @@ type Credentials struct {
 	NKeySeedFile   string      // file with an NKey seed
 	File           string      // .creds file with a JWT and a seed
 	TLS            *tls.Config // for URL: the client's; for Listen: the server's
+
+	token string // of URL
 }
 
 // String hides the password, as do the other ways to print a Credentials.
@@ -111,6 +116,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Deployment == "" {
 		c.Deployment = "CONCLAVE"
+	}
+	var err error
+	if c.URL, c.Credentials, err = splitURL(c.URL, c.Credentials); err != nil {
+		return c, err
 	}
 	for _, r := range c.Deployment {
 		if (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' {
@@ -171,11 +180,67 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// splitURL takes the credentials out of a list of URLs: what stands in them would
+// be in every error and log line of a connection. No part of them is shown.
+func splitURL(urls string, c Credentials) (string, Credentials, error) {
+	if !strings.Contains(urls, "@") {
+		return urls, c, nil
+	}
+	var plain []string
+	var found *url.Userinfo
+	for n, part := range strings.Split(urls, ",") {
+		part = strings.TrimSpace(part)
+		if !strings.Contains(part, "://") {
+			part = "nats://" + part
+		}
+		u, err := url.Parse(part)
+		if err != nil {
+			return Redact(urls), c, fmt.Errorf("%w: number %d of the URLs is none; a user and password that are not letters and digits belong in Credentials", ErrConfig, n+1)
+		}
+		if u.User != nil {
+			if found != nil && found.String() != u.User.String() {
+				return Redact(urls), c, fmt.Errorf("%w: the URLs name several users: give one, in Credentials", ErrConfig)
+			}
+			found, u.User = u.User, nil
+		}
+		plain = append(plain, u.String())
+	}
+	urls = strings.Join(plain, ",")
+	if found == nil {
+		return urls, c, nil
+	}
+	if c.User != "" || c.NKeySeedFile != "" || c.File != "" {
+		return urls, c, fmt.Errorf("%w: the URL names a user, and Credentials do too: give one of them", ErrConfig)
+	}
+	if password, isUser := found.Password(); isUser {
+		c.User, c.Password = found.Username(), password
+	} else {
+		c.token = found.Username()
+	}
+	return urls, c, nil
+}
+
+// userinfo is what may be credentials, up to the host of a URL, and a key before it.
+var userinfo = regexp.MustCompile(`(\w+=)?[^\s"']*@`)
+
+// Redact returns a text, such as an error's, without the credentials of URLs in
+// it, however malformed those are.
+func Redact(text string) string { return userinfo.ReplaceAllString(text, "${1}[redacted]@") }
+
+// RedactURLs returns a list of URLs without their credentials.
+func RedactURLs(urls string) string {
+	plain, _, _ := splitURL(urls, Credentials{})
+	return Redact(plain)
+}
+
 // dialOptions are the credentials as the client library wants them.
 func (c Credentials) dialOptions() ([]nats.Option, error) {
 	var opts []nats.Option
 	if c.User != "" && c.PasswordFile == "" {
 		opts = append(opts, nats.UserInfo(c.User, c.Password))
+	}
+	if c.token != "" {
+		opts = append(opts, nats.Token(c.token))
 	}
 	if c.PasswordFile != "" {
 		if _, err := ReadSecret(c.PasswordFile); err != nil {

@@ -327,7 +327,7 @@ func TestSpoiltPayloadIsNeverDelivered(t *testing.T) {
 		got, err = late.Next(t.Context())
 	}
 	named("caught up", err)
-	named("ready", b.Ready())
+	named("ready", b.Ready(t.Context()))
 
 	// Older entries have no sum.
 	if _, err := nc.Request("CONCLAVE.0."+other.String(), []byte("old"), 5*time.Second); err != nil {

@@ -100,12 +100,12 @@ func TestFullDiskIsGotOver(t *testing.T) {
 			if !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, bus.ErrFull) {
 				t.Errorf("on a full disk: %v", err)
 			}
-			until(func() bool { return errors.Is(near.Ready(), bus.ErrFull) })
+			until(func() bool { return errors.Is(near.Ready(t.Context()), bus.ErrFull) })
 			if err := send(near); !errors.Is(err, bus.ErrFull) {
 				t.Errorf("known to be full: %v", err)
 			}
 			empty()
-			until(func() bool { return near.Ready() == nil })
+			until(func() bool { return near.Ready(t.Context()) == nil })
 			for _, b := range []bus.Bus{near, far, near} {
 				until(func() bool { return send(b) == nil })
 			}

@@ -57,6 +57,7 @@ type Bus struct {
 	asks       chan struct{} // one for each question under way
 	states     [bus.MaxShards]round[jetstream.StreamState]
 	refusals   refusals
+	probe      probe
 	cut        atomic.Pointer[error] // why the connection is lost; nil while it stands
 	full       fullness
 	damage     atomic.Pointer[error] // what a tail stopped before; nil where nothing was

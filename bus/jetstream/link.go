@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/conclave-chat/conclave/bus"
 )
@@ -135,8 +136,54 @@ func (b *Bus) asyncError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	}
 }
 
-// Ready says why the log takes nothing now; nil where it does.
-func (b *Bus) Ready() error {
+// What Ready asks the log: how long it waits, and for how long an answer counts.
+const (
+	readyTimeout = 2 * time.Second
+	readyFor     = time.Second
+)
+
+// A probe is the last answer to Ready. Only one question is under way.
+type probe struct {
+	round[struct{}]
+	at  time.Time
+	why error
+}
+
+// Ready says why the log takes nothing now; nil where it does. A connection that
+// stands says little: the leader of every shard has to answer.
+func (b *Bus) Ready(ctx context.Context) error {
+	if err := b.unready(); err != nil {
+		return err
+	}
+	p := &b.probe
+	_, err := p.ask(ctx, b.run, func() (struct{}, error) {
+		if time.Since(p.at) > readyFor {
+			p.why = b.leadersAnswer()
+			p.at = time.Now()
+		}
+		return struct{}{}, p.why
+	})
+	return err
+}
+
+func (b *Bus) leadersAnswer() error {
+	ctx, cancel := context.WithTimeout(b.ctx, readyTimeout)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for n := range b.Info().Shards {
+		g.Go(func() error {
+			if _, err := b.streamInfo(ctx, n); err != nil {
+				return fmt.Errorf("%w: shard %d does not answer: %w", bus.ErrUnavailable, n, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// unready is what is known without asking.
+func (b *Bus) unready() error {
 	if b.ctx.Err() != nil {
 		return bus.ErrClosed
 	}

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/bus/jetstream"
@@ -108,7 +110,7 @@ func TestRefusedCredentialsEndNoConnection(t *testing.T) {
 			t.Fatalf("publish: %v", err)
 		}
 	}
-	if err := b.Ready(); !errors.Is(err, bus.ErrUnavailable) {
+	if err := b.Ready(t.Context()); !errors.Is(err, bus.ErrUnavailable) {
 		t.Errorf("ready: %v", err)
 	}
 	g.rotate(t, "old")
@@ -121,7 +123,7 @@ func TestRefusedCredentialsEndNoConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.Ready(); err != nil {
+	if err := b.Ready(t.Context()); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 }
@@ -264,5 +266,91 @@ func TestManyQuestionsAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A server that answers nothing, though the connection to it stands, is not ready.
+func TestReadyAsksTheLog(t *testing.T) {
+	p := startProcess(t, "")
+	b := open(t, jetstream.Config{URL: p.url(), Shards: 2})
+	if err := b.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	until := func(ready bool) {
+		t.Helper()
+		look := time.NewTicker(50 * time.Millisecond)
+		defer look.Stop()
+		for deadline := time.After(20 * time.Second); ; {
+			if err := b.Ready(t.Context()); ready == (err == nil) && (ready || errors.Is(err, bus.ErrUnavailable)) {
+				return
+			}
+			select {
+			case <-look.C:
+			case <-deadline:
+				t.Fatalf("ready: %v", b.Ready(t.Context()))
+			}
+		}
+	}
+	until(false)
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	until(true)
+	info := func() error { // one of the shards is gone, the connection stands
+		nc, err := nats.Connect(p.url())
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		_, err = nc.RequestWithContext(t.Context(), "$JS.API.STREAM.DELETE.CONCLAVE_1", nil)
+		return err
+	}
+	if err := info(); err != nil {
+		t.Fatal(err)
+	}
+	until(false)
+}
+
+// What stands in a URL proves who the host is, and is shown nowhere.
+func TestCredentialsInURLs(t *testing.T) {
+	const canary = "CANARY7"
+	p := startProcess(t, `authorization { users: [ { user: host, password: "`+canary+`" } ] }`)
+	at := strings.TrimPrefix(p.url(), "nats://")
+	open(t, jetstream.Config{URL: "nats://host:" + canary + "@" + at})
+
+	tokens := startProcess(t, `authorization { token: "`+canary+`" }`)
+	open(t, jetstream.Config{URL: strings.Replace(tokens.url(), "//", "//"+canary+"@", 1)})
+
+	for _, url := range []string{
+		"nats://host:x" + canary + "@" + at, "nats://host:" + canary + "@127.0.0.1:1", "nats://host:" + canary + "@no.such.host:4222",
+		"nats://host:x/" + canary + "@" + at, "nats://host:%zz" + canary + "@" + at, "host:" + canary + "@127.0.0.1:1", canary + "@127.0.0.1:1",
+		"nats://host:" + canary + "1@" + at + ",nats://host:" + canary + "2@" + at, "nats://host:x," + canary + "@" + at,
+		"nats://host:" + canary + "@:::", "://host:" + canary + "@" + at, "nats://host:x@" + canary + "@" + at,
+	} {
+		var log bytes.Buffer
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		b, err := jetstream.Open(ctx, jetstream.Config{URL: url, Wait: true, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		cancel()
+		if err == nil {
+			b.Close()
+			t.Errorf("%s opens", url)
+			continue
+		}
+		if text := err.Error() + log.String(); strings.Contains(text, canary) {
+			t.Errorf("%s: %s", url, text)
+		}
+		if text := jetstream.RedactURLs(url); strings.Contains(text, canary) {
+			t.Errorf("%s is shown as %s", url, text)
+		}
+	}
+	if got := jetstream.RedactURLs("nats://a:b@n1:4222,nats://a:b@n2:4222"); got != "nats://n1:4222,nats://n2:4222" {
+		t.Errorf("shown as %s", got)
+	}
+	_, err := jetstream.Open(t.Context(), jetstream.Config{URL: "nats://a:b@" + at, Credentials: jetstream.Credentials{User: "c", Password: "d"}})
+	if !errors.Is(err, jetstream.ErrConfig) {
+		t.Errorf("two users: %v", err)
 	}
 }

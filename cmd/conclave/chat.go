@@ -159,7 +159,7 @@ func (c *console) backend(ctx context.Context, o chatOptions, presented jetstrea
 	}
 	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: presented, Logger: c.log})
 	if errors.Is(err, bus.ErrUnavailable) {
-		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", o.nats, err)
+		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", jetstream.RedactURLs(o.nats), err)
 	}
 	return b, err
 }

@@ -24,6 +24,12 @@ type session struct {
 
 func begin(t *testing.T, args ...string) *session {
 	t.Helper()
+	return beginLogged(t, io.Discard, args...)
+}
+
+// beginLogged starts a command whose standard error goes to a writer.
+func beginLogged(t *testing.T, errw io.Writer, args ...string) *session {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -35,7 +41,7 @@ func begin(t *testing.T, args ...string) *session {
 		}
 	}()
 	go func() {
-		err := run(ctx, args, inR, outW, io.Discard)
+		err := run(ctx, args, inR, outW, errw)
 		outW.Close()
 		inR.Close()
 		s.done <- err

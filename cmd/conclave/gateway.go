@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -45,7 +42,7 @@ func (o *gatewayOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM file with the certificate of XMTP's API")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM file with the certificate's key")
 	f.StringVar(&o.clientCA, "client-ca", "", "PEM file with the authorities whose client certificates may call")
-	f.StringVar(&o.tokensFile, "tokens-file", "", "file of bearer tokens that may call, in lines of a name and the token's SHA-256 in hex")
+	f.StringVar(&o.tokensFile, "tokens-file", "", "file of bearer tokens that may call, in lines of a name, the token's SHA-256 in hex and perhaps the time of its end")
 	f.StringArrayVar(&o.origins, "origin", nil, "origin whose web pages may call, again for each (default every one)")
 	f.BoolVar(&o.rateLimits, "rate-limits", false, "limit each caller to XMTP's own rates (default beyond the loopback interface)")
 }
@@ -91,52 +88,20 @@ func loopback(address string) bool {
 }
 
 // config turns flags into the gateway's configuration, all but its node.
-func (o *gatewayOptions) config(c *console) (gateway.Config, error) {
+func (o *gatewayOptions) config(c *console, k *keys) gateway.Config {
 	config := gateway.Config{Origins: o.origins, Logger: c.log}
 	if o.rateLimits {
 		config.Limits.Calls, config.Limits.Publishes = gateway.XMTPCalls, gateway.XMTPPublishes
 	}
-	if o.tokensFile != "" {
-		f, err := os.Open(o.tokensFile)
-		if err != nil {
-			return gateway.Config{}, fmt.Errorf("--tokens-file: %w", err)
-		}
-		defer f.Close()
-		tokens, err := gateway.ParseTokens(f)
-		if err != nil {
-			return gateway.Config{}, fmt.Errorf("--tokens-file: %w", err)
-		}
-		config.Authenticate = tokens.Authenticate
-	}
-	if o.tlsCert == "" {
-		return config, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
-	if err != nil {
-		return gateway.Config{}, fmt.Errorf("--tls-cert: %w", err)
-	}
-	config.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
-	if o.clientCA != "" {
-		pem, err := os.ReadFile(o.clientCA)
-		if err != nil {
-			return gateway.Config{}, fmt.Errorf("--client-ca: %w", err)
-		}
-		config.TLS.ClientCAs = x509.NewCertPool()
-		if !config.TLS.ClientCAs.AppendCertsFromPEM(pem) {
-			return gateway.Config{}, fmt.Errorf("--client-ca: there is no certificate in %s", o.clientCA)
-		}
-		config.TLS.ClientAuth = tls.RequireAndVerifyClientCert
-		if o.tokensFile != "" { // either will do
-			config.TLS.ClientAuth = tls.VerifyClientCertIfGiven
-		}
-	}
-	return config, nil
+	k.use(&config)
+	return config
 }
 
 // A front is where XMTP's API is served: ports that are open, before there is a
 // node to serve. Without --xmtp there are none.
 type front struct {
 	config    gateway.Config
+	keys      keys
 	listeners []net.Listener
 	says      []string // where each is
 }
@@ -147,9 +112,11 @@ func (c *console) openXMTP(o gatewayOptions) (_ *front, err error) {
 	if o.listen == "" {
 		return f, nil
 	}
-	if f.config, err = o.config(c); err != nil {
+	f.keys.o = o
+	if err := f.keys.load(); err != nil {
 		return nil, err
 	}
+	f.config = o.config(c, &f.keys)
 	defer func() {
 		if err != nil {
 			f.close()
@@ -190,11 +157,11 @@ func (f *front) close() {
 }
 
 // serve serves XMTP's API before a node, until stop.
-func (f *front) serve(c *console, n *node.Node) (stop func() error, err error) {
+func (f *front) serve(c *console, n *node.Node, ready func(context.Context) error) (stop func() error, err error) {
 	if len(f.listeners) == 0 {
 		return func() error { return nil }, nil
 	}
-	f.config.Node = n
+	f.config.Node, f.config.Ready = n, ready
 	g, err := gateway.New(f.config)
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/conclave-chat/conclave"
+	"github.com/conclave-chat/conclave/bus/jetstream"
 )
 
 // Exit codes.
@@ -52,8 +53,11 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// oneLine is an error as one line, for a person who has flags and no Config.
-func oneLine(err error) string {
+// oneLine is an error as one line, for a person who has flags and no Config. What a
+// library shows of a URL shows no credentials.
+func oneLine(err error) string { return jetstream.Redact(advised(err)) }
+
+func advised(err error) string {
 	e, ok := errors.AsType[*conclave.Error](err)
 	if !ok {
 		return (&conclave.Error{Err: err}).Detail()
@@ -80,6 +84,16 @@ var flagAdvice = map[string]string{
 	"no_group":        "see /groups",
 	"not_member":      "see /members",
 	"no_message":      "see what the group shows",
+}
+
+// redacted writes lines of a log without the credentials of URLs in them.
+type redacted struct{ io.Writer }
+
+func (r redacted) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(r.Writer, jetstream.Redact(string(line))); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // A console is what a command talks through.
@@ -113,7 +127,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 				return usagef("--log-level is %q: give debug, info, warn or error", level)
 			}
 			c.newLog = func(w io.Writer) *slog.Logger {
-				return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+				return slog.New(slog.NewTextHandler(redacted{w}, &slog.HandlerOptions{Level: l}))
 			}
 			c.log = c.newLog(errw)
 			return nil

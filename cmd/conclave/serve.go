@@ -50,6 +50,7 @@ publish on NATS, is one log.
 
 Beyond the loopback interface a user and a password are required for NATS. XMTP's
 API is open to anybody, as XMTP's own is, but for --tokens-file or --client-ca.
+Certificates and tokens are read again when their files change, and on SIGHUP.
 On SIGTERM it finishes the requests at work, and stops.`,
 		Example: `  conclave serve --dir /var/lib/conclave
   conclave serve --dir /var/lib/conclave --listen 0.0.0.0:4222 --user host --password-file /etc/conclave/password
@@ -148,6 +149,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer front.close()
+	defer c.watch(front.keys.reload())()
 	var ready readiness
 	counted := telemetry.Nop()
 	if o.http != "" {
@@ -177,13 +179,13 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer n.Close()
-	stop, err := front.serve(c, n)
+	stop, err := front.serve(c, n, ready.now)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	ready.ask(b.Ready)
-	at := o.nats
+	at := jetstream.RedactURLs(o.nats)
 	if at == "" {
 		at = b.ClientURL()
 	}
@@ -193,7 +195,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	fmt.Fprintf(c.out, "serving at %s, %d shards, log %.16s\n", at, info.Shards, info.Incarnation)
 	<-ctx.Done()
-	ready.ask(func() error { return errDraining })
+	ready.ask(func(context.Context) error { return errDraining })
 	fmt.Fprintln(c.out, "draining")
 	return nil
 }
@@ -206,7 +208,7 @@ func explainBus(ctx context.Context, o serveOptions, err error) error {
 	case errors.Is(err, bus.ErrDamaged) && o.dir != "":
 		return fmt.Errorf("%w: conclave log check tells all, --accept-loss does it", err)
 	case errors.Is(err, bus.ErrUnavailable) && o.nats != "":
-		return fmt.Errorf("no NATS server answers at %s: start one there, or give --dir: %w", o.nats, err)
+		return fmt.Errorf("no NATS server answers at %s: start one there, or give --dir: %w", jetstream.RedactURLs(o.nats), err)
 	case ctx.Err() != nil:
 		return errors.New("interrupted before the log was open: nothing has changed")
 	}
@@ -214,18 +216,20 @@ func explainBus(ctx context.Context, o serveOptions, err error) error {
 }
 
 // readiness is what /readyz answers: opening, until it is told whom to ask.
-type readiness struct{ why atomic.Pointer[func() error] }
+type readiness struct {
+	why atomic.Pointer[func(context.Context) error]
+}
 
 var (
 	errOpening  = errors.New("opening")
 	errDraining = errors.New("draining")
 )
 
-func (r *readiness) ask(why func() error) { r.why.Store(&why) }
+func (r *readiness) ask(why func(context.Context) error) { r.why.Store(&why) }
 
-func (r *readiness) now() error {
+func (r *readiness) now(ctx context.Context) error {
 	if why := r.why.Load(); why != nil {
-		return (*why)()
+		return (*why)(ctx)
 	}
 	return errOpening
 }
@@ -245,7 +249,7 @@ func (c *console) serveHTTP(address string, metrics *telemetry.Exporter, ready *
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { say(w, ready.now()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { say(w, ready.now(r.Context())) })
 	mux.Handle("GET /metrics", metrics.Handler())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	served := make(chan struct{})

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/conclave-chat/conclave/bus/jetstream"
 )
 
 // TestServeSaysWhichPortIsTaken proves that serve says at once which port it
@@ -82,4 +85,52 @@ func TestServeIsInterruptedWhileItOpens(t *testing.T) {
 		t.Errorf("ends with %v", err)
 	}
 	s.in.Close()
+}
+
+// TestServeIsNotReadyWithoutNATS proves that a serve whose NATS server has gone
+// says so to supervisors, over HTTP and over gRPC, with the reason.
+func TestServeIsNotReadyWithoutNATS(t *testing.T) {
+	there, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := begin(t, "serve", "--nats", there.ClientURL(), "--http", "127.0.0.1:0", "--xmtp=127.0.0.1:0")
+	ready := strings.TrimSuffix(after(s.sees("health"), "at "), "/livez")
+	api := after(s.sees("XMTP API at"), "at ")
+	s.sees("serving")
+	h := &http.Client{Transport: new(http.Transport)}
+	defer h.CloseIdleConnections()
+	asked := func() (code int, body, health string) {
+		answer, err := h.Get(ready)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		b, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, health = post(t, h, api+askHealth, "", "{}")
+		return answer.StatusCode, string(b), health
+	}
+	if code, body, health := asked(); code != http.StatusOK || !strings.Contains(health, `"SERVING"`) {
+		t.Errorf("with NATS: %d %s, %s", code, body, health)
+	}
+	if err := there.Close(); err != nil {
+		t.Fatal(err)
+	}
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.After(20 * time.Second); ; {
+		code, body, health := asked()
+		if code == http.StatusServiceUnavailable && strings.HasPrefix(body, "not ready: unavailable: ") && strings.Contains(health, `"NOT_SERVING"`) {
+			break
+		}
+		select {
+		case <-look.C:
+		case <-deadline:
+			t.Fatalf("without NATS: %d %s, %s", code, body, health)
+		}
+	}
+	s.ends()
 }
