@@ -63,8 +63,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 		s.recordFailed(d, CommitUndecryptable)
 		s.reject(d, hash, fmt.Errorf("%w: %w", ErrRejected, err))
 		if errors.Is(err, mls.ErrCannotDecryptPath) {
-			// Everybody else goes on without us: a copy of this store has its keys.
-			s.met(leftBehind, "own commit %d is not known to this store", d.ID)
+			s.leftBehindBy(d, c)
 		}
 		return nil
 	}
@@ -100,6 +99,17 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.recordApplied(d, before)
 	s.settle(d, own)
 	return nil
+}
+
+// leftBehindBy: the others go on by a valid commit whose secrets this member does not
+// have. It sends nothing from then on, since nobody would be there to read it, and
+// says what brings it back.
+func (s *step) leftBehindBy(d Delivered, c *mls.StagedCommit) {
+	if c.Committer() == s.group.OwnLeaf() { // a copy of this store has its keys
+		s.met(leftBehind, "own commit %d is not known to this store", d.ID)
+		return
+	}
+	s.met(leftBehind, "commit %d holds no secret that this installation can open: ask a member to remove it and to add it again", d.ID)
 }
 
 // enter makes a new epoch the current one, and saves it. The MLS state of a

@@ -88,9 +88,14 @@ func (s *step) receive(d Delivered) error {
 func (s *step) unopened(d Delivered, m *mls.Message, err error) error {
 	var own *mls.OwnMessageError
 	var epoch *mls.EpochError
+	var path *mls.PathError
 	switch {
 	case errors.As(err, &own) && own.Verified:
 		return s.forgotten(d, own)
+	case errors.As(err, &path):
+		// Valid as far as anybody can tell without the path's secrets. It is judged
+		// as by everybody: what breaks a rule leads nobody on.
+		return s.foreignCommit(d, s.hash, path.Commit)
 	case own != nil:
 		err = errOwnMessage // a copy of what was settled long ago, or a bent one
 	case errors.As(err, &epoch) && epoch.Got > epoch.Want:

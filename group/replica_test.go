@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/mls"
 )
 
 // two is a world in which alice and bob share a group.
@@ -294,5 +296,66 @@ func TestFreshKeysOfAClockAhead(t *testing.T) {
 	}
 	if e := bob.replica.Epoch(); e != 2 {
 		t.Errorf("epoch %d after three messages, want 2", e)
+	}
+}
+
+// TestAnInsiderIsolatesNobodyInSilence: a commit whose path opens for all but one
+// leaves that one behind. It says so and sends nothing, whatever it is asked to and
+// whatever comes for its epoch, until it is removed and added again. One that breaks a
+// rule for everybody does not do that to it.
+func TestAnInsiderIsolatesNobodyInSilence(t *testing.T) {
+	w := newWorld(t)
+	w.run(words("people alice bob carol dave"))
+	carol := w.homes["carol"]
+	carol.alone = true
+	mended := carol.secrets.MLS.EncryptionKey
+	// Whatever is encrypted to carol's leaf does not open for her, as if its sender
+	// had spoilt it.
+	carol.secrets.MLS.EncryptionKey = bytes.Repeat([]byte{7}, len(mended))
+	w.run(words("create alice all_members"))
+	w.run(words("add alice bob carol dave"))
+	w.sync(w.order)
+
+	alice := w.homes["alice"]
+	invalid := alice.commit(mls.GroupContextExtensions{Extensions: group.ReplaceMembers(alice.replica.Group().Extensions(), w.cited("bob", "carol", "dave"))})
+	late := w.homes["dave"].commit().Message()
+	w.publish(group.TopicCommits, alice.replica.ID(), group.EncodeGroupMessage(invalid.Message(), nil, false))
+	w.sync(w.order)
+	if st, _ := carol.replica.Standing(); st != group.Following {
+		t.Fatalf("a commit that everybody refuses leaves carol %v:\n%s", st, w.out.String())
+	}
+
+	w.run(words("rotate alice"))
+	w.sync(w.order)
+	st, why := carol.replica.Standing()
+	if st != group.Stranded || !strings.Contains(why, "add it again") || carol.replica.Epoch() != 1 || carol.replica.Sends() {
+		t.Fatalf("carol is %v, %q, in epoch %d", st, why, carol.replica.Epoch())
+	}
+	if w.homes["dave"].replica.Epoch() != 2 {
+		t.Fatal("dave did not follow")
+	}
+	w.publish(group.TopicCommits, alice.replica.ID(), group.EncodeGroupMessage(late, nil, false))
+	w.run(words(`send carol "does anybody hear me"`))
+	w.run(words("rename carol mine"))
+	carol.crash()
+	w.sync(w.order)
+	if st, _ = carol.replica.Standing(); st != group.Stranded || carol.replica.Epoch() != 1 || len(carol.outbox) > 0 {
+		t.Errorf("carol is %v in epoch %d, and sends %d", st, carol.replica.Epoch(), len(carol.outbox))
+	}
+
+	carol.secrets.MLS.EncryptionKey = mended
+	w.run(words("remove alice carol"))
+	w.sync([]string{"alice", "bob", "dave"})
+	w.run(words("add alice carol"))
+	w.sync(w.order)
+	w.sync(w.order)
+	w.agree()
+	if st, _ = carol.replica.Standing(); st != group.Following {
+		t.Errorf("carol is %v after she was added again:\n%s", st, w.out.String())
+	}
+	list, err := group.History(w.homes["bob"].reader(), group.HistoryQuery{})
+	w.must(err)
+	if !slices.ContainsFunc(list, func(m group.Message) bool { return string(m.Content) == "does anybody hear me" }) {
+		t.Error("what carol wished meanwhile was not sent when she was back")
 	}
 }

@@ -99,6 +99,19 @@ func (e *OwnMessageError) Error() string {
 // Is makes an OwnMessageError an ErrOwnMessage.
 func (e *OwnMessageError) Is(target error) bool { return target == ErrOwnMessage }
 
+// A PathError says that a commit is valid as far as no secret is needed to tell, and
+// that this member cannot open its path: others may be able to, and go on without it.
+// It is an ErrCannotDecryptPath.
+type PathError struct {
+	// Commit is what the commit means to those who can open it. It can be judged,
+	// and not merged.
+	Commit *StagedCommit
+	cause  error
+}
+
+func (e *PathError) Error() string { return e.cause.Error() }
+func (e *PathError) Unwrap() error { return e.cause }
+
 // CreateConfig says what group to create, and who creates it.
 type CreateConfig struct {
 	Realm          *Realm

@@ -480,8 +480,29 @@ func TestInsiderForksOneMember(t *testing.T) {
 		if forked := i >= 2; forked != errors.Is(err, ErrCannotDecryptPath) || errors.Is(err, ErrInvalid) && forked {
 			t.Errorf("member %d: %v", i, err)
 		}
+		var path *PathError
+		if forked := i >= 2; forked != errors.As(err, &path) {
+			t.Errorf("member %d has no commit to judge: %v", i, err)
+		} else if forked {
+			if merged, err := g.Merge(path.Commit); !errors.Is(err, ErrCannotDecryptPath) || merged != g {
+				t.Errorf("member %d enters an epoch without its secrets: %v", i, err)
+			}
+		}
 		if next != g {
 			t.Errorf("member %d is changed", i)
+		}
+	}
+	// What is wrong for everybody is wrong as such, whoever can open the path.
+	m = c.forge(0, CommitConfig{}, func(k *Commit) {
+		ct := &k.path.nodes[len(k.path.nodes)-1].secrets[0]
+		ct.ciphertext = bytes.Clone(ct.ciphertext)
+		ct.ciphertext[0] ^= 1
+		k.path.nodes[0].encryptionKey = bytes.Clone(k.path.nodes[0].encryptionKey)
+		k.path.nodes[0].encryptionKey[3] ^= 1
+	})
+	for i := 1; i < 4; i++ {
+		if _, _, err := c.g(i).Open(m); !errors.Is(err, errParentHash) {
+			t.Errorf("member %d: %v", i, err)
 		}
 	}
 }

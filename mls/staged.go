@@ -18,8 +18,8 @@ type StagedCommit struct {
 	welcome []byte // own only
 	sent    *Group // own only: the group after it sent the commit
 
-	// The next epoch, unless the commit removes this member or is an
-	// OwnMessageError's.
+	// The next epoch, unless the commit removes this member or is that of an
+	// OwnMessageError or a PathError.
 	ownLeaf LeafIndex
 	entered epoch
 	keys    *pathKeys
@@ -123,11 +123,14 @@ func (g *Group) stage(a *authenticatedContent, id contentID) (*StagedCommit, err
 			return nil, err
 		}
 	}
-	keys, commitSecret, err := g.openPath(t)
+	psks, err := g.findPSKs(t.psks)
 	if err != nil {
 		return nil, err
 	}
-	psks, err := g.findPSKs(t.psks)
+	keys, commitSecret, err := g.openPath(t)
+	if errors.Is(err, ErrCannotDecryptPath) {
+		return nil, &PathError{Commit: s, cause: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +211,7 @@ func (g *Group) Merge(s *StagedCommit) (*Group, error) {
 		return &next, nil
 	}
 	if s.keys == nil {
-		return g, fmt.Errorf("%w: a copy of this member made it", ErrCannotDecryptPath)
+		return g, ErrCannotDecryptPath
 	}
 	next.own, next.keys, next.epoch = s.ownLeaf, s.keys, s.entered
 	next.active = s.reInit == nil
