@@ -3,6 +3,8 @@ package group
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 )
 
 // What a caller asks of an error of Step, Create and Join, or of an intent that
@@ -142,3 +144,39 @@ const (
 	errStillMember  = rejection("welcome to a group that this installation follows, and was not removed from") // G35
 	errOtherKind    = rejection("welcome to another kind of conversation under the group's id")                // G36
 )
+
+// maxReason is how long the text of an error or of a standing may be where it is
+// stored or logged: it may quote a string that a member chose.
+const maxReason = 320
+
+// brief cuts a text to what may be stored and logged.
+func brief(s string) string {
+	if s = strings.ToValidUTF8(s, "?"); len(s) <= maxReason {
+		return s
+	}
+	end := maxReason
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
+
+// A briefError is an error whose text was cut.
+type briefError struct {
+	error
+	text string
+}
+
+func (e *briefError) Error() string { return e.text }
+func (e *briefError) Unwrap() error { return e.error }
+
+// briefly cuts an error's text and keeps what it is.
+func briefly(err error) error {
+	if err == nil {
+		return nil
+	}
+	if long := err.Error(); brief(long) != long {
+		return &briefError{err, brief(long)}
+	}
+	return err
+}

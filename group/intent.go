@@ -185,6 +185,7 @@ func (s *step) unseal(it *intent) *intent {
 
 // attempt counts a failed attempt.
 func (s *step) attempt(it *intent, reason string) *intent {
+	reason = brief(reason)
 	it = s.change(it, func(it *intent) {
 		it.attempts++
 		it.reason = reason
@@ -196,6 +197,7 @@ func (s *step) attempt(it *intent, reason string) *intent {
 // fail gives an intent up. Messages stay as Failed, for Retry; commits that were
 // sealed stay out of sight until their epoch is over.
 func (s *step) fail(it *intent, err error) {
+	err = briefly(err)
 	if it.again || !it.isSend() && it.sealed == nil {
 		s.stray(it)
 		s.drop(it)

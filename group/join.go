@@ -175,7 +175,7 @@ func Join(env Env, c JoinConfig) (*Replica, Effects, error) {
 	}
 	s := &step{Replica: Replica{env: env, id: g.GroupID(), position: position{standing: Following}}}
 	if err := s.welcomed(g, info, c); err != nil {
-		return nil, Effects{}, err
+		return nil, Effects{}, briefly(err)
 	}
 	r := s.Replica
 	return &r, s.fx, nil

@@ -61,6 +61,9 @@ func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	if seq == 0 {
 		return nil, true
 	}
+	if _, err := identity.ParseInboxID(inbox); err != nil {
+		return nil, false // nobody's, whatever is looked up
+	}
 	state, exact := j.env.Identity(inbox, seq)
 	if !exact {
 		j.exact = false
@@ -168,6 +171,16 @@ func (s *step) noteRemoved(keys [][]byte, epoch uint64) {
 	for _, key := range keys {
 		s.removals = append(s.removals, removal{epoch, key})
 	}
+}
+
+// present counts the inboxes that have a leaf. Real clients take members who have
+// none, and whose ids may be no inbox's; they take up no place.
+func (r *Replica) present() int {
+	inboxes := map[string]bool{}
+	for _, inbox := range r.Installations {
+		inboxes[inbox] = true
+	}
+	return len(inboxes)
 }
 
 // noteImpostors remembers the leaves that claim an inbox which does not own them,

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -56,20 +55,13 @@ type Metadata struct {
 	Failed      [][]byte          // installations that could not be added
 	Permissions Permissions
 
-	digest [32]byte // of the extensions this was decoded from
+	roles  map[string]Role // of those on the admin lists
+	digest [32]byte        // of the extensions this was decoded from
 }
 
 // RoleOf returns what an inbox may do by the admin lists. Whether it is a
 // member is another question.
-func (m *Metadata) RoleOf(inbox string) Role {
-	switch {
-	case slices.Contains(m.SuperAdmins, inbox):
-		return SuperAdmin
-	case slices.Contains(m.Admins, inbox):
-		return Admin
-	}
-	return Member
-}
+func (m *Metadata) RoleOf(inbox string) Role { return m.roles[inbox] }
 
 // metadataDigest identifies the decoded form of a context's extensions.
 func metadataDigest(exts mls.Extensions) (d [32]byte) {
@@ -172,6 +164,13 @@ func (m *Metadata) decodeMutable(b []byte) error {
 	}
 	m.Attributes = p.Attributes
 	m.Admins, m.SuperAdmins = p.AdminList.InboxIds, p.SuperAdminList.InboxIds
+	m.roles = make(map[string]Role, len(m.Admins)+len(m.SuperAdmins))
+	for _, inbox := range m.Admins {
+		m.roles[inbox] = Admin
+	}
+	for _, inbox := range m.SuperAdmins {
+		m.roles[inbox] = SuperAdmin
+	}
 	return nil
 }
 

@@ -30,15 +30,18 @@ func (s *step) fetchList(wish Input) []string {
 		list = slices.Clone(w.Inboxes)
 	case RemoveMembers:
 		list = slices.Clone(w.Inboxes)
+	case CheckMembers:
+		list = slices.Sorted(maps.Keys(s.meta.Members))
 	case Refresh:
 		if list = slices.Clone(w.Inboxes); len(list) == 0 {
 			list = slices.Sorted(maps.Keys(s.meta.Members))
 		}
 	}
-	if _, ok := wish.(CheckMembers); ok {
-		return slices.Sorted(maps.Keys(s.meta.Members))
-	}
-	if s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
+	list = slices.DeleteFunc(list, func(inbox string) bool {
+		_, err := identity.ParseInboxID(inbox)
+		return err != nil // a member's that some client made up: there is nothing to look up
+	})
+	if _, check := wish.(CheckMembers); !check && s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
 		list = slices.Insert(list, 0, s.env.Inbox) // first: a commit that is split must cite it at once
 	}
 	return list
@@ -299,11 +302,10 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 func (p *membershipPlan) remove(inbox string) error {
 	seq := p.members[inbox]
 	var state *identity.State
-	if seq != 0 {
-		state, _ = p.env.Identity(inbox, seq)
-	}
-	if state == nil {
-		return fmt.Errorf("%w: identity of %s at %d is not known", ErrRejected, inbox, seq)
+	if _, err := identity.ParseInboxID(inbox); err == nil && seq != 0 {
+		if state, _ = p.env.Identity(inbox, seq); state == nil {
+			return fmt.Errorf("%w: identity of %s at %d is not known", ErrRejected, inbox, seq)
+		}
 	}
 	for _, key := range installationsOf(state) {
 		p.drop(key)

@@ -230,6 +230,7 @@ const rejectedKept = 64
 
 // reject reads past an envelope and remembers why.
 func (s *step) reject(d Delivered, hash [32]byte, reason error) {
+	reason = briefly(reason)
 	w := newRow(rejectedFormat, 128)
 	w.uint(d.ID)
 	w.time(d.Time)

@@ -135,7 +135,7 @@ func (s *step) met(o occurrence, reason string, args ...any) {
 	if next == Following || next == Inactive {
 		reason = ""
 	} else {
-		reason = fmt.Sprintf(reason, args...)
+		reason = brief(fmt.Sprintf(reason, args...))
 	}
 	s.standing, s.why, s.dirt = next, reason, true
 	s.emit(StandingChanged{Standing: next, Reason: reason})

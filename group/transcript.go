@@ -20,6 +20,7 @@ import (
 // nothing to tell. Lists are sorted, so that all tell it in the same bytes.
 func transcriptOf(actor string, before, after *Metadata, leaving []string) []byte {
 	u := &contents.GroupUpdated{InitiatedByInboxId: actor}
+	asked := setOf(leaving)
 	for _, inbox := range slices.Sorted(maps.Keys(after.Members)) {
 		if _, was := before.Members[inbox]; !was {
 			u.AddedInboxes = append(u.AddedInboxes, updatedInbox(inbox))
@@ -29,7 +30,7 @@ func transcriptOf(actor string, before, after *Metadata, leaving []string) []byt
 		if _, is := after.Members[inbox]; is {
 			continue
 		}
-		if slices.Contains(leaving, inbox) {
+		if asked[inbox] {
 			u.LeftInboxes = append(u.LeftInboxes, updatedInbox(inbox))
 		} else {
 			u.RemovedInboxes = append(u.RemovedInboxes, updatedInbox(inbox))
@@ -77,13 +78,24 @@ func updatedInboxes(list []string) (out []*contents.GroupUpdated_Inbox) {
 
 // missingFrom returns what is in list and not in known, sorted and once each.
 func missingFrom(known, list []string) (out []string) {
+	set := setOf(known)
 	for _, s := range list {
-		if !slices.Contains(known, s) {
+		if !set[s] {
 			out = append(out, s)
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// setOf is a list whose entries are looked up: lists in a group's context are as
+// long as a member likes.
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, s := range list {
+		set[s] = true
+	}
+	return set
 }
 
 // changedAttributes returns the names of attributes that differ, sorted.

@@ -119,6 +119,9 @@ func (s *step) wanted(inboxes []string) ([]string, error) {
 	}
 	out := slices.Compact(slices.Sorted(slices.Values(inboxes)))
 	for _, inbox := range out {
+		if _, member := s.meta.Members[inbox]; member {
+			continue // whatever its id is, it can be removed
+		}
 		if _, err := identity.ParseInboxID(inbox); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
@@ -142,7 +145,7 @@ func (s *step) mayAdd(inboxes []string) error {
 	if !s.meta.Permissions.AddMember.permits(s.role()) && !s.meta.completesDM(s.env.Inbox, added) {
 		return fmt.Errorf("%w: add members", ErrForbidden)
 	}
-	if len(s.meta.Members)+len(added) > s.env.Limits.Members {
+	if s.present()+len(added) > s.env.Limits.Members {
 		return &GroupFullError{Limit: s.env.Limits.Members}
 	}
 	return nil

@@ -427,7 +427,11 @@ func (w *world) text(m group.Message) string {
 	} {
 		var who []string
 		for _, in := range l.list {
-			who = append(who, w.byID[in.InboxId].name)
+			if known := w.byID[in.InboxId]; known != nil {
+				who = append(who, known.name)
+			} else {
+				who = append(who, "somebody")
+			}
 		}
 		if len(who) > 0 {
 			slices.Sort(who)

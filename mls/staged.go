@@ -211,6 +211,9 @@ func (g *Group) Merge(s *StagedCommit) (*Group, error) {
 		return &next, nil
 	}
 	if s.keys == nil {
+		if s.committer == s.ownLeaf {
+			return g, fmt.Errorf("%w: a copy of this member made it", ErrCannotDecryptPath)
+		}
 		return g, ErrCannotDecryptPath
 	}
 	next.own, next.keys, next.epoch = s.ownLeaf, s.keys, s.entered
