@@ -44,11 +44,19 @@ type Make func(t *testing.T, shards int) Harness
 // patience is how long a test waits for what must happen.
 const patience = 5 * time.Minute
 
-// Run runs every case on one shard and on eight.
+// Run runs every case on one shard and on eight; with -short on eight.
 func Run(t *testing.T, open Make) {
-	for _, shards := range []int{1, 8} {
+	for _, shards := range Shards() {
 		t.Run(fmt.Sprintf("shards=%d", shards), func(t *testing.T) { RunOn(t, shards, open) })
 	}
+}
+
+// Shards are the numbers of shards on which a contract is tried.
+func Shards() []int {
+	if testing.Short() {
+		return []int{8}
+	}
+	return []int{1, 8}
 }
 
 // RunOn runs every case on so many shards, and logs the cases that the

@@ -26,8 +26,8 @@ import (
 // The contract, over gRPC, against our own gateway and node on a log of one
 // shard and on one of eight.
 func TestContract(t *testing.T) {
-	for name, shards := range map[string]int{"a log of one shard": 1, "a log of eight": 8} {
-		t.Run(name, func(t *testing.T) {
+	for _, shards := range bustest.Shards() {
+		t.Run(fmt.Sprintf("a log of %d", shards), func(t *testing.T) {
 			bustest.RunOn(t, 1, func(t *testing.T, _ int) bustest.Harness {
 				url, _ := serve(t, embedded(t, jetstream.Config{Shards: shards}), "127.0.0.1:0", gateway.Config{})
 				return bustest.Harness{
