@@ -81,7 +81,11 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		h.onClose(func(context.Context) error { return c.Bus.Close() })
 	}
 	network := node.NewClient(c.Bus)
-	chains, err := ethereum.NewChains(c.Chains)
+	var opts []ethereum.ChainsOption
+	if c.ChainsPrivate {
+		opts = append(opts, ethereum.AllowPrivate())
+	}
+	chains, err := ethereum.NewChains(c.Chains, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: Config.Chains: %w", ErrInvalid, err)
 	}

@@ -41,6 +41,10 @@ type Config struct {
 	// whose smart contract wallets this host asks by itself. Without any it
 	// believes what the node says about them.
 	Chains map[uint64]string
+	// ChainsPrivate lets a name in one of these URLs lead to an address that is not
+	// public. An address that a URL names as a number is asked in any case, and so
+	// is localhost.
+	ChainsPrivate bool
 
 	// Keys wakes installations with the host. Nil: each is opened by its owner.
 	Keys KeyProvider

@@ -45,13 +45,31 @@ type budgets struct {
 	mu                          sync.Mutex // so that a request takes all or nothing, at one instant
 	groupMessages, groupBytes   *buckets
 	callerMessages, callerBytes *buckets
+	callerQuestions             *buckets // a day
 }
 
 func newBudgets(l Limits) *budgets {
 	return &budgets{
 		groupMessages: newBuckets(l.GroupMessages), groupBytes: newBuckets(l.GroupBytes),
 		callerMessages: newBuckets(l.CallerMessages), callerBytes: newBuckets(l.CallerBytes),
+		callerQuestions: newDailyBuckets(l.CallerWallets),
 	}
+}
+
+// ask takes so many questions to wallets on chains out of a caller's day, or none,
+// and then it returns errOverBudget. A chain's provider has them paid.
+func (b *budgets) ask(now time.Time, caller string, questions int) error {
+	if caller == "" || questions == 0 || b.callerQuestions == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.callerQuestions.reserve(now, caller, questions)
+	if r.DelayFrom(now) == 0 {
+		return nil
+	}
+	r.CancelAt(now)
+	return fmt.Errorf("%w: the caller's for wallets on chains, which fills up within a day", errOverBudget)
 }
 
 // spend takes all that a request wants to publish out of every budget that it
@@ -120,6 +138,15 @@ func newBuckets(b Budget) *buckets {
 		burst = b.PerMinute
 	}
 	return &buckets{limit: rate.Limit(float64(b.PerMinute) / 60), burst: burst, young: map[string]*rate.Limiter{}}
+}
+
+// newDailyBuckets returns nil where there is no limit.
+func newDailyBuckets(perDay int) *buckets {
+	if perDay < 0 {
+		return nil
+	}
+	const day = 24 * 60 * 60 // seconds
+	return &buckets{limit: rate.Limit(float64(perDay) / day), burst: perDay, young: map[string]*rate.Limiter{}}
 }
 
 // reserve takes n out of a bucket. Who wants more than a bucket ever holds needs

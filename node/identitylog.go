@@ -42,7 +42,7 @@ type candidate struct {
 }
 
 func (n *Node) newCandidate(ctx context.Context, update *associations.IdentityUpdate, b []byte) (*candidate, error) {
-	verified, err := identity.Verify(update, inTime{n.config.Verifier, ctx})
+	verified, err := identity.Verify(update, n.inTime(ctx))
 	if errors.Is(err, identity.ErrNeedChain) {
 		return nil, err
 	}
@@ -62,8 +62,11 @@ func workOf(u *associations.IdentityUpdate) class {
 
 // signedByContract reports whether an update has a signature that a chain is
 // asked about.
-func signedByContract(u *associations.IdentityUpdate) bool {
-	return slices.ContainsFunc(u.GetActions(), func(a *associations.IdentityAction) bool {
+func signedByContract(u *associations.IdentityUpdate) bool { return contractSignatures(u) > 0 }
+
+// contractSignatures counts them.
+func contractSignatures(u *associations.IdentityUpdate) (n int) {
+	for _, a := range u.GetActions() {
 		for _, s := range []*associations.Signature{
 			a.GetCreateInbox().GetInitialIdentifierSignature(),
 			a.GetAdd().GetExistingMemberSignature(), a.GetAdd().GetNewMemberSignature(),
@@ -71,11 +74,11 @@ func signedByContract(u *associations.IdentityUpdate) bool {
 			a.GetChangeRecoveryAddress().GetExistingRecoveryIdentifierSignature(),
 		} {
 			if s.GetErc_6492() != nil {
-				return true
+				n++
 			}
 		}
-		return false
-	})
+	}
+	return n
 }
 
 // asksChain reports whether reading an entry into its log asks a chain.
@@ -88,13 +91,23 @@ func asksChain(l inboxLog, e bus.Envelope) bool {
 }
 
 // inTime asks no chain for a request that is over: an update, or a log, may name
-// a hundred contracts.
+// a hundred contracts. Each question takes a place of its own.
 type inTime struct {
 	identity.Verifier
-	ctx context.Context
+	ctx       context.Context
+	questions *pool
+}
+
+func (n *Node) inTime(ctx context.Context) inTime {
+	return inTime{n.config.Verifier, ctx, n.pools[questionWork]}
 }
 
 func (v inTime) VerifyContract(account identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
+	leave, err := v.questions.enter(v.ctx, callerOf(v.ctx))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", err, identity.ErrNeedChain)
+	}
+	defer leave()
 	if err := v.ctx.Err(); err != nil {
 		return 0, fmt.Errorf("%w: %w", err, identity.ErrNeedChain)
 	}
@@ -206,6 +219,9 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 	}
 	// Paid before it is verified, which costs more than to store it.
 	if err := n.budgets.spend(n.config.Now(), callerOf(ctx), []publication{{topic: topic, payload: b}}); err != nil {
+		return nil, err
+	}
+	if err := n.budgets.ask(n.config.Now(), callerOf(ctx), contractSignatures(update)); err != nil {
 		return nil, err
 	}
 	c, err := n.newCandidate(ctx, update, b)

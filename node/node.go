@@ -83,6 +83,11 @@ type Limits struct {
 	CachedIdentifiers int // default 50,000, about 200 bytes each
 	CachedKeyPackages int // default 20,000, about 2 KB each
 
+	// CallerWallets is how many signatures of wallets on chains one caller may have
+	// verified a day, in updates and by itself, each counted; default 10,000,
+	// negative: no limit.
+	CallerWallets int
+
 	// What may be published, counted before anything is stored. There is no
 	// limit by default, as on a node of XMTP's that runs by itself: behind a
 	// proxy all callers may look alike.
@@ -102,6 +107,9 @@ func (l Limits) withDefaults() Limits {
 		if *f.field <= 0 {
 			*f.field = f.value
 		}
+	}
+	if l.CallerWallets == 0 {
+		l.CallerWallets = 10_000
 	}
 	return l
 }

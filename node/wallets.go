@@ -32,6 +32,10 @@ func (n *Node) verifySignatures(ctx context.Context, request *identityapi.Verify
 	if len(signatures) == 0 || len(signatures) > maxSignatures {
 		return nil, fmt.Errorf("%w: asks for %d signatures, want 1 to %d", errInvalid, len(signatures), maxSignatures)
 	}
+	// Each signature is a question, and costs as one.
+	if err := n.budgets.ask(n.config.Now(), callerOf(ctx), len(signatures)); err != nil {
+		return nil, err
+	}
 	response := &identityapi.VerifySmartContractWalletSignaturesResponse{
 		Responses: make([]*identityapi.VerifySmartContractWalletSignaturesResponse_ValidationResponse, len(signatures)),
 	}
@@ -58,10 +62,7 @@ func (n *Node) verifyContract(ctx context.Context, s *identityapi.VerifySmartCon
 	if len(s.GetHash()) != 32 {
 		return failed(fmt.Errorf("%w: hash of %d bytes, want 32", errInvalid, len(s.GetHash())))
 	}
-	if err := ctx.Err(); err != nil {
-		return failed(err)
-	}
-	at, err := n.config.Verifier.VerifyContract(account, s.BlockNumber, [32]byte(s.GetHash()), s.GetSignature())
+	at, err := n.inTime(ctx).VerifyContract(account, s.BlockNumber, [32]byte(s.GetHash()), s.GetSignature())
 	if errors.Is(err, identity.ErrNeedChain) {
 		return failed(err)
 	}

@@ -2,10 +2,15 @@ package node_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -15,6 +20,7 @@ import (
 	"github.com/conclave-chat/conclave/node"
 	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/identityapi"
+	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
 // A scriptedChain is chain 1 at block 100, where every contract signs with its
@@ -185,4 +191,100 @@ func TestHostAsksTheNode(t *testing.T) {
 	if _, err := node.NewClient(nobody).VerifyContract(account, nil, [32]byte{}, nil); !errors.Is(err, identity.ErrNeedChain) {
 		t.Errorf("no node: %v", err)
 	}
+}
+
+// A request may ask about fifty signatures, and an update may have a hundred: each
+// is paid for out of the caller's day, however few the requests are. Others, and
+// what asks no chain, are not concerned.
+func TestSignaturesOfContractsHaveABudget(t *testing.T) {
+	clock := now
+	b := memory.New(memory.Config{Now: func() time.Time { return clock }})
+	n, err := node.Serve(t.Context(), b, node.Config{
+		Verifier: ethereum.Verifier{Chain: scriptedChain{}}, Now: func() time.Time { return clock }, Limits: node.Limits{CallerWallets: 100},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close(); b.Close() })
+	mallory, alice := node.WithCaller(t.Context(), "mallory"), node.WithCaller(t.Context(), "alice")
+	block := uint64(42)
+	questions := func(ctx context.Context, count int) error {
+		request := new(identityapi.VerifySmartContractWalletSignaturesRequest)
+		for i := range count {
+			a := identity.AddressFrom([20]byte{byte(i), 9})
+			request.Signatures = append(request.Signatures, &question{
+				AccountId: identity.Account{Chain: 1, Address: a}.String(), BlockNumber: &block, Hash: make([]byte, 32), Signature: a.Bytes(),
+			})
+		}
+		_, err := n.VerifySmartContractWalletSignatures(ctx, request)
+		return err
+	}
+	exhausted := func(err error) bool {
+		var refusal *bus.ServiceError
+		return errors.As(err, &refusal) && refusal.Code == bus.CodeExhausted
+	}
+	for i := range 2 {
+		if err := questions(mallory, 50); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+	}
+	if err := questions(mallory, 1); !exhausted(err) {
+		t.Errorf("the 101st signature of a day: %v", err)
+	}
+	if _, err := n.PublishIdentityUpdate(mallory, publishRequest(manyContracts(t, 60))); !exhausted(err) {
+		t.Errorf("an update with 61 signatures of contracts: %v", err)
+	}
+	if _, err := n.PublishIdentityUpdate(alice, publishRequest(manyContracts(t, 60))); err != nil {
+		t.Errorf("somebody else's: %v", err)
+	}
+	if err := questions(alice, 50); !exhausted(err) {
+		t.Errorf("an update's signatures do not count: %v", err)
+	}
+	if err := questions(t.Context(), 50); err != nil {
+		t.Errorf("a host: %v", err)
+	}
+	clock = clock.Add(12 * time.Hour)
+	if err := questions(mallory, 50); err != nil {
+		t.Errorf("half a day later: %v", err)
+	}
+}
+
+// A slow chain is asked so many questions at a time, however few requests they come
+// in, and what waits for it holds up nobody else.
+func TestQuestionsAtATimeAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chain := &countedChain{}
+		_, n := withChain(t, chain)
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				var all []*question
+				for i := range 50 {
+					a := identity.AddressFrom([20]byte{byte(i), 9})
+					all = append(all, &question{AccountId: identity.Account{Chain: 1, Address: a}.String(), Hash: make([]byte, 32), Signature: a.Bytes()})
+				}
+				_, _ = ask(t, n, all...)
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if _, err := n.QueryGroupMessages(t.Context(), &mlsapi.QueryGroupMessagesRequest{GroupId: make([]byte, 16)}); err != nil || time.Since(began) > 0 {
+			t.Errorf("a query beside them took %v: %v", time.Since(began), err)
+		}
+		wg.Wait()
+		if most := chain.most.Load(); most == 0 || most > max(256, int64(16*runtime.GOMAXPROCS(0))) {
+			t.Errorf("%d questions at a time", most)
+		}
+	})
+}
+
+// A countedChain answers late, and counts how many wait.
+type countedChain struct{ now, most atomic.Int64 }
+
+func (c *countedChain) VerifyContract(a identity.Account, block *uint64, hash [32]byte, sig []byte) (uint64, error) {
+	at := c.now.Add(1)
+	defer c.now.Add(-1)
+	for most := c.most.Load(); at > most && !c.most.CompareAndSwap(most, at); most = c.most.Load() {
+	}
+	return lateChain{}.VerifyContract(a, block, hash, sig)
 }

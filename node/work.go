@@ -20,14 +20,16 @@ const (
 	messageWork                // messages and welcomes, stored and read
 	commitLogWork              // commit logs
 	streamWork                 // the beginning of subscriptions
+	questionWork               // one question each to a wallet on a chain
 	classes
 )
 
 func (c class) String() string {
-	return [...]string{"wallets on chains", "identity updates", "look-ups", "key packages", "messages", "commit logs", "subscriptions"}[c]
+	return [...]string{"wallets on chains", "identity updates", "look-ups", "key packages", "messages", "commit logs", "subscriptions", "questions to chains"}[c]
 }
 
-// chainPlaces is how many requests may wait for chains at a time. They use no
+// chainPlaces is how many requests, and how many questions, may wait for chains at a
+// time: a request may ask fifty. They use no
 // core, and ethereum.Chains takes half as many questions about one chain, so that
 // a chain that is slow holds up no other.
 const chainPlaces = 256
@@ -60,7 +62,7 @@ type share struct {
 func newPools(l Limits) (pools [classes]*pool) {
 	for of := range classes {
 		places := l.Concurrent
-		if of == chainWork {
+		if of == chainWork || of == questionWork {
 			places = max(places, chainPlaces)
 		}
 		pools[of] = &pool{of: of, places: make(chan struct{}, places), queue: l.Waiting, shares: map[string]*share{}}

@@ -25,6 +25,7 @@ func (o *nodeOptions) flags(cmd *cobra.Command) {
 	f.DurationVar(&o.keepMessages, "keep-messages", 30*day, "how long a group's messages are kept, commits but always; 0 for ever")
 	f.DurationVar(&o.keepWelcomes, "keep-welcomes", 90*day, "how long welcomes are kept; 0 for ever")
 	f.IntVar(&o.limits.Updates, "identity-updates", 256, "identity updates of one inbox")
+	f.IntVar(&o.limits.CallerWallets, "caller-wallets", 0, "signatures of wallets on chains that one caller may have verified a day, -1 for any number (default 10,000)")
 	// Unlimited where not given, as on a node of XMTP's that runs by itself.
 	f.Var(budget{&o.limits.GroupMessages, "count"}, "group-messages", "messages to one group a minute, as 600, or with a burst, as 600:3000")
 	f.Var(budget{&o.limits.GroupBytes, "size"}, "group-bytes", "bytes to one group a minute, as 16MB, or with a burst, as 16MB:64MB")

@@ -186,7 +186,7 @@ func (f *front) serve(c *console, n *node.Node, ready func(context.Context) erro
 
 // chains are where smart contract wallets are asked, from flags of the form
 // CHAIN=URL.
-func chains(flags []string) (*ethereum.Chains, error) {
+func chains(flags []string, private bool) (*ethereum.Chains, error) {
 	urls := map[uint64]string{}
 	for _, f := range flags {
 		// What is wrong is not shown: a URL may hold an API key.
@@ -200,7 +200,11 @@ func chains(flags []string) (*ethereum.Chains, error) {
 		}
 		urls[id] = url
 	}
-	c, err := ethereum.NewChains(urls)
+	var opts []ethereum.ChainsOption
+	if private {
+		opts = append(opts, ethereum.AllowPrivate())
+	}
+	c, err := ethereum.NewChains(urls, opts...)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--rpc: %w", err)}
 	}

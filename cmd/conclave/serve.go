@@ -28,6 +28,7 @@ type serveOptions struct {
 	acceptLoss         bool
 	http               string
 	rpc                []string
+	rpcPrivate         bool
 	node               nodeOptions
 	gateway            gatewayOptions
 }
@@ -76,6 +77,7 @@ On SIGTERM it finishes the requests at work, and stops.`,
 	f.BoolVar(&o.acceptLoss, "accept-loss", false, "open a damaged log under --dir with what is left of it; every host is told: see conclave log check")
 	f.StringVar(&o.http, "http", "", "host:port for /livez, /readyz and /metrics (default: none)")
 	f.StringArrayVar(&o.rpc, "rpc", nil, "CHAIN=URL of a JSON-RPC endpoint to ask smart contract wallets of that chain, again for each")
+	f.BoolVar(&o.rpcPrivate, "rpc-private", false, "let a name in --rpc lead to an address that is not public, as a container's does")
 	o.node.flags(cmd)
 	o.gateway.flags(cmd)
 	return cmd
@@ -137,7 +139,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	wallets, err := chains(o.rpc)
+	wallets, err := chains(o.rpc, o.rpcPrivate)
 	if err != nil {
 		return err
 	}

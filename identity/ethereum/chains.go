@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -40,7 +39,6 @@ const (
 // It implements Chain, is safe for concurrent use, and prints no URL.
 type Chains struct {
 	endpoints map[uint64]*endpoint
-	transport *http.Transport
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
 
@@ -58,19 +56,22 @@ var _ Chain = (*Chains)(nil)
 // NewChains takes the http or https URL of a JSON-RPC endpoint for each chain id.
 // None is asked yet: one that is down does not keep a node from starting. Of a
 // chain that is not there, Chains has no answer.
-func NewChains(urls map[uint64]string) (*Chains, error) {
-	c := &Chains{
-		endpoints: make(map[uint64]*endpoint, len(urls)),
-		transport: http.DefaultTransport.(*http.Transport).Clone(),
-		answers:   map[[32]byte]answered{},
+//
+// An endpoint is asked at an address that is public, or that its URL names as a
+// number or as localhost: a name that leads into the private network is refused, so
+// that whoever rules the name chooses no target there. See AllowPrivate.
+func NewChains(urls map[uint64]string, opts ...ChainsOption) (*Chains, error) {
+	c := &Chains{endpoints: make(map[uint64]*endpoint, len(urls)), answers: map[[32]byte]answered{}}
+	var o chainsOptions
+	for _, f := range opts {
+		f(&o)
 	}
-	client := &http.Client{Transport: c.transport}
 	for chain, url := range urls {
 		if chain == 0 {
 			return nil, errors.New("ethereum: there is no chain 0")
 		}
 		var err error
-		if c.endpoints[chain], err = newEndpoint(chain, url, client); err != nil {
+		if c.endpoints[chain], err = newEndpoint(chain, url, o.private); err != nil {
 			return nil, err
 		}
 	}
@@ -81,7 +82,9 @@ func NewChains(urls map[uint64]string) (*Chains, error) {
 // Close ends what is being asked, and the connections.
 func (c *Chains) Close() {
 	c.cancel()
-	c.transport.CloseIdleConnections()
+	for _, e := range c.endpoints {
+		e.client.CloseIdleConnections()
+	}
 }
 
 // VerifyContract implements Chain.

@@ -43,12 +43,12 @@ type endpoint struct {
 	checked bool // it does serve this chain
 }
 
-func newEndpoint(chain uint64, rawURL string, client *http.Client) (*endpoint, error) {
+func newEndpoint(chain uint64, rawURL string, private bool) (*endpoint, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("ethereum: the RPC endpoint of chain %d is not an http or https URL", chain)
 	}
-	return &endpoint{chain: chain, url: rawURL, client: client, places: make(chan struct{}, maxQuestions), slots: make(chan struct{}, maxConcurrent)}, nil
+	return &endpoint{chain: chain, url: rawURL, client: clientFor(u.Hostname(), private), places: make(chan struct{}, maxQuestions), slots: make(chan struct{}, maxConcurrent)}, nil
 }
 
 // check makes sure, once, that the endpoint serves its chain: another would answer
