@@ -15,8 +15,9 @@ type CommitConfig struct {
 	// is the committer's update.
 	Proposals []Proposal
 	// ByReference commits the queued proposals as well, but those of this
-	// member's own leaf and those that others overrule: a Remove goes before an
-	// Update of the same leaf, the latest Update before earlier ones.
+	// member's own leaf, those that are not valid beside the others, and those that
+	// others overrule: a Remove goes before an Update of the same leaf, the latest
+	// Update before earlier ones.
 	ByReference bool
 	AAD         []byte
 	// NoPath leaves the path away, which RFC 9420 allows where all proposals
@@ -42,7 +43,7 @@ func (g *Group) Commit(c CommitConfig) (*StagedCommit, error) {
 		commit.proposals = append(commit.proposals, proposalOrRef{proposal: p})
 	}
 	if c.ByReference {
-		for _, q := range g.committable(c.Proposals) {
+		for _, q := range g.valid(c.Proposals, g.committable(c.Proposals)) {
 			commit.proposals = append(commit.proposals, proposalOrRef{ref: q.Ref})
 		}
 	}
@@ -88,6 +89,46 @@ func (g *Group) committable(byValue []Proposal) []*QueuedProposal {
 	order := func(q *QueuedProposal) int { return slices.Index(g.queue, q) }
 	slices.SortFunc(chosen, func(a, b *QueuedProposal) int { return order(a) - order(b) })
 	return chosen
+}
+
+// valid drops the queued proposals with which a commit would not be valid: whoever
+// sent one must not keep the others from committing. Where all are, they are looked
+// at once.
+func (g *Group) valid(byValue []Proposal, queued []*QueuedProposal) (chosen []*QueuedProposal) {
+	list := make([]StagedProposal, 0, len(byValue)+len(queued))
+	for _, p := range byValue {
+		list = append(list, StagedProposal{Proposal: p, SenderType: SenderMember, Sender: g.own})
+	}
+	var take func(some []*QueuedProposal)
+	take = func(some []*QueuedProposal) {
+		with := list
+		for _, q := range some {
+			with = append(with, StagedProposal{Proposal: q.Proposal, SenderType: q.SenderType, Sender: q.Sender, ByReference: true})
+		}
+		switch {
+		case len(some) == 0:
+		case g.applies(with) == nil:
+			list, chosen = with, append(chosen, some...)
+		case len(some) > 1:
+			take(some[:len(some)/2])
+			take(some[len(some)/2:])
+		}
+	}
+	take(queued)
+	return chosen
+}
+
+// applies checks a proposal list of an own commit as far as it does without a path.
+func (g *Group) applies(list []StagedProposal) error {
+	change, err := g.apply(g.realm, memberSender(g.own), list)
+	if err != nil {
+		return err
+	}
+	if err := (&transition{change: change}).checkTree(change.tree, g.tree); err != nil {
+		return err
+	}
+	_, err = g.findPSKs(change.psks)
+	return err
 }
 
 // A creation is a commit in the making, by a member or by an external joiner.

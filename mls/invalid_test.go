@@ -754,3 +754,73 @@ func TestInvalidWelcomes(t *testing.T) {
 		check(changed(func(g *GroupInfo) { g.context.Extensions = Extensions{{Type: 0xabcd}} }), errExtensionUnsupported)
 	})
 }
+
+// TestAnInvalidProposalPoisonsNoQueue: a member who proposes what nobody can commit
+// keeps nobody from committing, neither the other proposals nor its own removal.
+func TestAnInvalidProposalPoisonsNoQueue(t *testing.T) {
+	c := newClub(t, 4)
+	unknown := c.pskID()
+	unknown.ID = []byte("nobody has it")
+	g := c.g(0)
+	propose := func(i int, p Proposal) []byte {
+		next, m, err := c.g(i).Propose(c.bytes, p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.members[i].g = next
+		if g, _, err = g.Open(must(c.realm.Parse(m))(t)); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	propose(2, Update{})
+	for _, p := range []Proposal{
+		ExternalInit{KEMOutput: []byte{1}},
+		Remove{Removed: 99},
+		ReInit{GroupID: []byte("other"), Version: mls10, CipherSuite: c.suite},
+		PreSharedKey{ID: unknown},
+		GroupContextExtensions{Extensions: Extensions{{Type: 0xabcd}}},
+	} {
+		propose(1, p)
+	}
+	propose(3, Update{})
+	s := must(g.Commit(CommitConfig{Rand: c.bytes, ByReference: true, Proposals: []Proposal{Remove{1}}}))(t)
+	var updates int
+	for _, p := range s.Proposals() {
+		if _, ok := p.Proposal.(Update); ok {
+			updates++
+		} else if _, ok := p.Proposal.(Remove); !ok {
+			t.Errorf("commits %T", p.Proposal)
+		}
+	}
+	if updates != 2 || len(s.Proposals()) != 3 {
+		t.Errorf("commits %d proposals, %d of them updates", len(s.Proposals()), updates)
+	}
+}
+
+// TestAGroupInfoWithoutItsTreeIsRefused, also where somebody in the realm has it, and
+// so is one with another tree.
+func TestAGroupInfoWithoutItsTreeIsRefused(t *testing.T) {
+	c := newClub(t, 3)
+	info := must(c.realm.Parse(must(c.g(0).Info())(t)))(t).groupInfo
+	tree, _ := info.extensions.Get(ExtensionRatchetTree)
+	for _, realm := range []*Realm{nil, c.realm} {
+		bare := *info
+		bare.extensions = slices.DeleteFunc(slices.Clone(info.extensions), func(e Extension) bool { return e.Type == ExtensionRatchetTree })
+		for name, test := range map[string]struct {
+			tree []byte
+			want error
+		}{
+			"none":         {nil, errNoTree},
+			"its own":      {tree, nil},
+			"a longer one": {append(bytes.Clone(tree), 0), errTrailing},
+			"an empty one": {[]byte{0}, errTreeSize},
+			"a bent one":   {tree[:len(tree)-1], ErrInvalid},
+		} {
+			signed := must(bare.signed(c.suite, c.members[0].signer))(t)
+			if _, err := signed.verifiedState(realm, test.tree); !errors.Is(err, test.want) {
+				t.Errorf("%s, shared %v: %v, want %v", name, realm != nil, err, test.want)
+			}
+		}
+	}
+}

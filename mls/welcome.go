@@ -217,15 +217,16 @@ func (info *GroupInfo) verifiedState(realm *Realm, ratchetTree []byte) (*publicS
 		return nil, err
 	}
 	named := newPublicState(c, nil, suite.interimTranscriptHash(c.ConfirmedTranscriptHash, info.confirmationTag))
+	data := ratchetTree
+	if x, ok := info.extensions.Get(ExtensionRatchetTree); ok {
+		data = x
+	}
+	if data == nil {
+		return nil, errNoTree
+	}
+	// A tree has one encoding. Another one is judged as if nobody knew the state.
 	state, known := realm.shared(named.id)
-	if !known {
-		data := ratchetTree
-		if x, ok := info.extensions.Get(ExtensionRatchetTree); ok {
-			data = x
-		}
-		if data == nil {
-			return nil, errNoTree
-		}
+	if !known || !bytes.Equal(data, state.tree.append(make([]byte, 0, len(data)))) {
 		// The tree keeps what it is made of: not the message.
 		t, err := parseTree(suite, bytes.Clone(data))
 		if err != nil {
