@@ -3,6 +3,7 @@ package group
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/conclave-chat/conclave/identity"
@@ -17,46 +18,88 @@ type diff struct {
 	err            error
 }
 
-// expected compares the identity states that the two memberships cite.
+// expected compares the installations that the two memberships cite.
 func (j *judge) expected() diff {
 	d := diff{added: map[string]bool{}, removed: map[string]bool{}}
+	var moved, gone []string
 	for inbox, seq := range j.after.Members {
-		old, was := j.before.Members[inbox]
-		if was && old == seq {
-			continue
+		if old, was := j.before.Members[inbox]; !was || old != seq {
+			moved = append(moved, inbox)
 		}
-		after, exact := j.stateAt(inbox, seq)
+	}
+	for inbox := range j.before.Members {
+		if _, is := j.after.Members[inbox]; !is {
+			gone = append(gone, inbox)
+		}
+	}
+	slices.Sort(moved) // what is asked for and what is said do not depend on a map's order
+	slices.Sort(gone)
+	for _, inbox := range moved {
+		seq := j.after.Members[inbox]
+		old, was := j.before.Members[inbox]
+		after, exact := j.citedAt(inbox, seq)
 		if !was && !exact && d.err == nil {
 			d.err = fmt.Errorf("%w: inbox %s at %d", errMissingIdentity, inbox, seq)
 		}
-		before, _ := j.stateAt(inbox, old) // 0 where it was no member: the empty state
+		before, _ := j.citedAt(inbox, old) // 0 where it was no member: nothing
 		d.add(before, after)
 	}
-	for inbox, seq := range j.before.Members {
-		if _, is := j.after.Members[inbox]; !is {
-			before, _ := j.stateAt(inbox, seq)
-			d.add(before, nil)
-		}
+	for _, inbox := range gone {
+		before, _ := j.citedAt(inbox, j.before.Members[inbox])
+		d.add(before, nil)
 	}
 	return d
 }
 
-func (d *diff) add(before, after *identity.State) {
-	for _, key := range installationsOf(after) {
-		if !ownsInstallation(before, key) {
-			d.added[string(key)] = true
+func (d *diff) add(before, after [][]byte) {
+	had, has := keySet(before), keySet(after)
+	for key := range has {
+		if !had[key] {
+			d.added[key] = true
 		}
 	}
-	for _, key := range installationsOf(before) {
-		if !ownsInstallation(after, key) {
-			d.removed[string(key)] = true
+	for key := range had {
+		if !has[key] {
+			d.removed[key] = true
 		}
 	}
 }
 
-// stateAt asks for an identity state. One that is not there is waited for once;
-// after it was looked up, the newest state below it stands in, as real clients
-// have it for inboxes that are members already.
+func keySet(keys [][]byte) map[string]bool {
+	set := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		set[string(key)] = true
+	}
+	return set
+}
+
+// citedAt lists the installations that an inbox is cited with, and reports whether
+// an update has exactly that id.
+func (j *judge) citedAt(inbox string, seq uint64) ([][]byte, bool) {
+	state, exact := j.stateAt(inbox, seq)
+	if exact {
+		return installationsOf(state), true
+	}
+	if j.leaves == nil {
+		j.leaves = j.leavesByInbox()
+	}
+	return j.leaves[inbox], false
+}
+
+// leavesByInbox lists the installations that are in the tree. They stand for an inbox
+// that is cited at an id which no update has, as real clients let members do. What
+// its log holds up to that id depends on when one looks; the tree does not, so all
+// come to one verdict, and such a citation changes nothing.
+func (r *Replica) leavesByInbox() map[string][][]byte {
+	leaves := map[string][][]byte{}
+	for key, inbox := range r.Installations {
+		leaves[inbox] = append(leaves[inbox], key)
+	}
+	return leaves
+}
+
+// stateAt asks for the identity state that an update has led to. One that is not
+// there is waited for once.
 func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	if seq == 0 {
 		return nil, true
@@ -70,8 +113,9 @@ func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 		if !j.settled {
 			j.need = append(j.need, IdentityAt{inbox, seq})
 		}
+		return nil, false
 	}
-	return state, exact
+	return state, true
 }
 
 // installations (G21, G23): the leaves added and removed are those that the inboxes gained
@@ -96,12 +140,12 @@ func (j *judge) installations(want diff, superAdmin bool) error {
 			j.impostors = append(j.impostors, leaf.SignatureKey)
 		}
 	}
-	for key := range want.removed {
+	for _, key := range slices.Sorted(maps.Keys(want.removed)) {
 		if !dropped[key] && !failed[key] {
 			return fmt.Errorf("%w: %x stayed", errUnexpectedRemove, key)
 		}
 	}
-	for key := range dropped {
+	for _, key := range slices.Sorted(maps.Keys(dropped)) {
 		if want.removed[key] && !failed[key] || superAdmin && failed[key] {
 			continue
 		}
@@ -119,7 +163,7 @@ func (j *judge) honest(leaf *mls.LeafNode) bool {
 	if err != nil {
 		return false
 	}
-	state, _ := j.stateAt(inbox, j.after.Members[inbox])
+	state, _ := j.stateAt(inbox, j.after.Members[inbox]) // nil, where none is cited exactly
 	return ownsInstallation(state, leaf.SignatureKey)
 }
 

@@ -249,10 +249,8 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 		p.draft.unreachable = append(p.draft.unreachable, in.Inbox)
 		return 0
 	}
-	var before *identity.State
-	if old != 0 {
-		before, _ = p.env.Identity(in.Inbox, old)
-	}
+	before, _ := p.citedNow(in.Inbox, old)
+	had, has := keySet(before), keySet(installationsOf(now))
 	packages := map[string]*KeyPackage{}
 	for _, b := range in.KeyPackages {
 		// One that is no good fails its own installation and nobody else's.
@@ -267,7 +265,7 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 			reached = true
 			continue
 		}
-		if ownsInstallation(before, key) {
+		if had[string(key)] {
 			continue // failed before: only what an inbox gained may be added
 		}
 		k := packages[string(key)]
@@ -288,8 +286,8 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 	for _, key := range failed {
 		p.fail(key)
 	}
-	for _, key := range installationsOf(before) {
-		if !ownsInstallation(now, key) {
+	for _, key := range before {
+		if !has[string(key)] {
 			p.drop(key)
 		}
 	}
@@ -300,18 +298,29 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 // remove takes an inbox out with all installations that it had when the group
 // last looked.
 func (p *membershipPlan) remove(inbox string) error {
-	seq := p.members[inbox]
-	var state *identity.State
-	if _, err := identity.ParseInboxID(inbox); err == nil && seq != 0 {
-		if state, _ = p.env.Identity(inbox, seq); state == nil {
-			return fmt.Errorf("%w: identity of %s at %d is not known", ErrRejected, inbox, seq)
-		}
+	cited, known := p.citedNow(inbox, p.members[inbox])
+	if !known {
+		return fmt.Errorf("%w: identity of %s at %d is not known", ErrRejected, inbox, p.members[inbox])
 	}
-	for _, key := range installationsOf(state) {
+	for _, key := range cited {
 		p.drop(key)
 	}
 	delete(p.members, inbox)
 	return nil
+}
+
+// citedNow lists the installations that the group has an inbox with, as the judges of
+// the commit will see them. They are not known where nothing of the inbox was looked
+// up; one that is nobody's has none.
+func (p *membershipPlan) citedNow(inbox string, seq uint64) (keys [][]byte, known bool) {
+	if _, err := identity.ParseInboxID(inbox); err != nil || seq == 0 {
+		return nil, true
+	}
+	state, exact := p.env.Identity(inbox, seq)
+	if exact {
+		return installationsOf(state), true
+	}
+	return p.leavesByInbox()[inbox], state != nil
 }
 
 // drop removes an installation's leaf. One that was never in the tree must be

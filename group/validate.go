@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/mls"
@@ -71,7 +72,8 @@ type judge struct {
 	drops     []*mls.LeafNode // removed leaves, of the old tree
 	impostors [][]byte        // see verdict
 	need      []IdentityAt
-	exact     bool // every identity asked for was there: the verdict may be remembered
+	leaves    map[string][][]byte // see leavesByInbox; nil until it is asked for
+	exact     bool                // every identity asked for was there: the verdict may be remembered
 }
 
 // check applies the rules in their order.
@@ -198,12 +200,17 @@ func (j *judge) context(after mls.Extensions) error {
 
 // sequences (G19): no inbox is taken at an older state than before.
 func (j *judge) sequences() error {
+	var back []string
 	for inbox, seq := range j.after.Members {
 		if old, was := j.before.Members[inbox]; was && seq < old {
-			return fmt.Errorf("%w: inbox %s from %d to %d", errSequenceBack, inbox, old, seq)
+			back = append(back, inbox)
 		}
 	}
-	return nil
+	if len(back) == 0 {
+		return nil
+	}
+	inbox := slices.Min(back)
+	return fmt.Errorf("%w: inbox %s from %d to %d", errSequenceBack, inbox, j.before.Members[inbox], j.after.Members[inbox])
 }
 
 // policies (G25): the committer may do all that the commit does. Roles are those from
