@@ -36,6 +36,10 @@ type ClientOptions struct {
 //
 // Where it fails, the same call may be repeated: what was registered by half is
 // finished, or, where it was refused for good or its key cannot be had, made anew.
+//
+// Where the host knows that the inbox has taken the installation back, the error is
+// ErrRevoked and the client is returned beside it: what is stored can be read, and
+// nothing is sent.
 func (h *Host) CreateClient(ctx context.Context, wallet Signer, o ClientOptions) (_ *Client, err error) {
 	defer failing("create client", &err)
 	if err := h.check(ctx); err != nil {
@@ -89,7 +93,8 @@ func (h *Host) register(ctx context.Context, wallet Signer, o ClientOptions, ins
 }
 
 // LoadClient opens a local database by its installation, without a wallet. A
-// zero key is as in ClientOptions.
+// zero key is as in ClientOptions. An installation that was taken back is returned
+// together with ErrRevoked, as by CreateClient.
 func (h *Host) LoadClient(ctx context.Context, id InstallationID, key Key) (_ *Client, err error) {
 	defer failing("load client", &err)
 	if err := h.check(ctx); err != nil {
@@ -108,7 +113,7 @@ func (h *Host) LoadClient(ctx context.Context, id InstallationID, key Key) (_ *C
 	if err != nil {
 		return nil, err
 	}
-	return &Client{h, info, key}, nil
+	return &Client{h, info, key}, h.system.KnownRevoked(id)
 }
 
 // orZero lets a nil handle answer as the zero value does.

@@ -77,6 +77,11 @@ func (v Conversations) newGroup(ctx context.Context, inboxes []string, o GroupOp
 	if limit := system.GroupSize(); len(members)+1 > limit {
 		return nil, &GroupFullError{Limit: limit}
 	}
+	if len(members) == 0 { // else whoever is added shows it
+		if err := system.Revoked(ctx, c.info.ID); err != nil {
+			return nil, err
+		}
+	}
 	id, err := system.CreateGroup(ctx, c.info.ID, group.CreateConfig{
 		Name: o.Name, ImageURL: o.ImageURL, Description: o.Description, Permissions: o.Permissions, Now: system.Now(),
 	})

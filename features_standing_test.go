@@ -53,7 +53,48 @@ func TestRevokedInstallationIsToldByName(t *testing.T) {
 	if _, err := phone.Conversations().NewGroup(b.ctx, addresses(bo), conclave.GroupOptions{}); !errors.Is(err, conclave.ErrRevoked) {
 		t.Errorf("a new group: %v", err)
 	}
-	if _, err := phone.Conversations().NewDm(b.ctx, bo.Address()); !errors.Is(err, conclave.ErrRevoked) {
-		t.Errorf("a new direct message: %v", err)
+	for range 2 {
+		if _, err := phone.Conversations().NewDm(b.ctx, bo.Address()); !errors.Is(err, conclave.ErrRevoked) {
+			t.Errorf("a new direct message: %v", err)
+		}
+	}
+	if _, err := phone.Conversations().NewGroup(b.ctx, nil, conclave.GroupOptions{}); !errors.Is(err, conclave.ErrRevoked) {
+		t.Errorf("a group of its own: %v", err)
+	}
+	if all := must[[]conclave.Conversation](t)(phone.Conversations().ListAll(b.ctx)); len(all) != 0 {
+		t.Errorf("%d conversations are left of that", len(all))
+	}
+}
+
+// An installation that was taken back, and heard of it, is told so whenever it is
+// opened. It can be read, and sends nothing.
+func TestRevokedInstallationIsToldWhenItOpens(t *testing.T) {
+	wire := newWire(t, membus.Config{})
+	a, b := newWorld(t, wire.config), newWorld(t, wire.config)
+	wallet, _ := a.wallet()
+	phone, laptop := b.installation(wallet, "phone"), a.installation(wallet, "laptop")
+	bo := a.client()
+	g := must[*conclave.Group](t)(phone.Conversations().NewGroup(b.ctx, addresses(bo), conclave.GroupOptions{}))
+	b.send(g, "before")
+	a.do(laptop.RevokeInstallations(a.ctx, wallet, phone.InstallationID()))
+	if _, err := phone.Conversations().NewGroup(b.ctx, nil, conclave.GroupOptions{}); !errors.Is(err, conclave.ErrRevoked) {
+		t.Errorf("a group of its own: %v", err)
+	}
+	b.do(phone.Close(b.ctx))
+	again, err := b.host.LoadClient(b.ctx, phone.InstallationID(), phone.DatabaseKey())
+	if !errors.Is(err, conclave.ErrRevoked) || again == nil {
+		t.Fatalf("loaded as %v, %v", again, err)
+	}
+	g = b.of(again, g)
+	b.reads(g, "before")
+	if c, err := b.host.CreateClient(b.ctx, wallet, conclave.ClientOptions{Database: "phone", DatabaseKey: phone.DatabaseKey()}); !errors.Is(err, conclave.ErrRevoked) || c == nil {
+		t.Errorf("opened as %v, %v", c, err)
+	}
+	message := must[conclave.MessageID](t)(g.Send(b.ctx, conclave.Text("after")))
+	if status := must[conclave.DeliveryStatus](t)(g.Wait(b.ctx, message)); status != conclave.Failed {
+		t.Errorf("what it sends is %v", status)
+	}
+	if err := g.UpdateName(b.ctx, "mine"); !errors.Is(err, conclave.ErrRevoked) {
+		t.Errorf("it renames: %v", err)
 	}
 }

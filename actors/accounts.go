@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/conclave-chat/conclave/group"
 	"github.com/conclave-chat/conclave/identity"
 )
 
@@ -53,6 +54,45 @@ func (s *System) Revoke(ctx context.Context, signer identity.Signer, inbox strin
 		return err
 	}
 	return s.publishUpdate(ctx, draft)
+}
+
+// KnownRevoked is group.ErrRevoked where the host knows that an installation's inbox
+// has taken it back. It asks nobody.
+func (s *System) KnownRevoked(id InstallationID) error {
+	in, err := s.installation(id)
+	if err != nil {
+		return err
+	}
+	return s.knownRevoked(in)
+}
+
+// Revoked is KnownRevoked after a look at the network. Where nobody answers within
+// checkTime, what is known counts: each group looks before it sends.
+func (s *System) Revoked(ctx context.Context, id InstallationID) error {
+	in, err := s.installation(id)
+	if err != nil {
+		return err
+	}
+	if err := s.knownRevoked(in); err != nil {
+		return err
+	}
+	c, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	if err := s.inboxes.refresh(c, []string{in.record.Inbox}); err != nil {
+		s.log.Warn("own inbox not looked at", installationAttr(id), keyErr, err)
+		return nil
+	}
+	return s.knownRevoked(in)
+}
+
+// knownRevoked is group.ErrRevoked where it is known here that an installation's
+// inbox has taken it back.
+func (s *System) knownRevoked(in *installation) error {
+	who, err := identity.InstallationFrom(in.id[:])
+	if err == nil && s.inboxes.tookBack(in.record.Inbox, who) {
+		return group.ErrRevoked
+	}
+	return err
 }
 
 // AddAccount adds a wallet to an installation's inbox: both sign.

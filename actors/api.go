@@ -60,6 +60,9 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	if err != nil {
 		return GroupID{}, err
 	}
+	if err := s.knownRevoked(installation); err != nil {
+		return GroupID{}, err
+	}
 	replica, fx, err := group.Create(installation.env, c)
 	if err != nil {
 		return GroupID{}, err

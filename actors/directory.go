@@ -98,6 +98,13 @@ func (d *directory) latest(id string) (*identity.State, uint64) {
 	return b.log.Latest(), b.log.LatestID()
 }
 
+// tookBack reports whether an inbox had a member once, and has it no more.
+func (d *directory) tookBack(id string, member identity.Identifier) bool {
+	b := d.open(id)
+	defer b.mu.Unlock()
+	return b.log.TookBack(member)
+}
+
 // open returns an inbox with its mutex held and its stored log loaded.
 func (d *directory) open(id string) *inbox {
 	b := d.inbox(id)

@@ -296,6 +296,11 @@ func merge(a, b group.Effects) group.Effects {
 }
 
 func (a *groupActor) wish(ctx *engine.Context, w wish) error {
+	if a.sys.knownRevoked(a.in) != nil { // the replica looks before anything is sent
+		if err := a.step(ctx, group.CheckMembers{}); err != nil {
+			return err
+		}
+	}
 	if send, ok := w.input.(group.Send); ok {
 		send.Check = a.sys.checks.due(a.id, a.sys.cfg.Now(), checkOnSend, true)
 		w.input = send

@@ -10,10 +10,11 @@ package group
 // has added it once more.
 
 // revokedAt reports whether the own inbox, as of an update, has taken this
-// installation back.
+// installation back. At what the group cites it owned it, and before that it may
+// not have.
 func (s *step) revokedAt(sequence uint64) bool {
 	state, exact := s.env.Identity(s.env.Inbox, sequence)
-	return exact && !ownsInstallation(state, s.env.installation())
+	return exact && sequence > s.meta.Members[s.env.Inbox] && !ownsInstallation(state, s.env.installation())
 }
 
 // revoke: what was fetched for an intent shows at an update of the own inbox that

@@ -60,6 +60,20 @@ func (h *History) LatestID() uint64 {
 // Latest returns the newest state, nil where there is none.
 func (h *History) Latest() *State { return h.latest }
 
+// TookBack reports whether the inbox had a member once, and has it no more.
+func (h *History) TookBack(member Identifier) bool {
+	if h.latest.Has(member) {
+		return false
+	}
+	var s *State
+	for _, e := range h.entries {
+		if s, _ = s.Apply(e.update); s.Has(member) { // each applied when it was appended
+			return true
+		}
+	}
+	return false
+}
+
 // At returns the state as of exactly seq, and false where no update has that id.
 func (h *History) At(seq uint64) (*State, bool) {
 	n := sort.Search(len(h.entries), func(i int) bool { return h.entries[i].seq >= seq })
