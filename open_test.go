@@ -26,7 +26,7 @@ func TestOpenWaitsForNATS(t *testing.T) {
 	at := l.Addr().String()
 	l.Close()
 	log, said := watchedLog(t, "bus cannot be reached yet, waiting for it")
-	config := conclave.Config{Dir: t.TempDir(), NATS: "nats://" + at, ServeNode: true, Logger: log}
+	config := conclave.Config{Dir: t.TempDir(), NATS: "nats://node:n@" + at, ServeNode: true, Logger: log}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error, 1)
@@ -48,7 +48,7 @@ func TestOpenWaitsForNATS(t *testing.T) {
 		failed <- err
 	}()
 	<-said
-	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: at})
+	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: at, Nodes: jetstream.Credentials{User: "node", Password: "n"}})
 	if err != nil {
 		t.Fatal(err)
 	}

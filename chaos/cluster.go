@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -208,12 +209,18 @@ func pairLog(w *world) (logSide, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The gateways are nodes on the log of another.
+	secret := filepath.Join(w.dir, "node-password")
+	if err := os.WriteFile(secret, []byte("chaos\n"), 0o600); err != nil {
+		return nil, err
+	}
+	s.args = append(s.args, "--node-user", "node", "--node-password-file", secret)
 	l := &pair{serve: s}
 	for i := range l.gateways {
 		if l.xmtp[i], err = freePort(); err != nil {
 			return nil, err
 		}
-		l.gateways[i] = &serve{w: w, instead: []string{"--nats", "nats://" + s.address, "--xmtp", l.xmtp[i]}}
+		l.gateways[i] = &serve{w: w, instead: []string{"--nats", "nats://" + s.address, "--user", "node", "--password-file", secret, "--xmtp", l.xmtp[i]}}
 	}
 	return l, nil
 }

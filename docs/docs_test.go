@@ -18,7 +18,7 @@ import (
 )
 
 // The documents that name tests.
-var documents = []string{"ARCHITECTURE.md", "README.md", "docs/faults.md", "docs/validation.md"}
+var documents = []string{"ARCHITECTURE.md", "README.md", "docs/faults.md", "docs/security.md", "docs/validation.md"}
 
 var (
 	span      = regexp.MustCompile("`([^`\n]+)`")

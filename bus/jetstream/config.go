@@ -59,8 +59,12 @@ type Config struct {
 	// requires Credentials.User and Password, which they then present.
 	Listen string
 
-	// Credentials are presented to URL, or asked of others by Listen.
+	// Credentials are presented to URL, or asked of hosts by Listen: HostRights is
+	// what they may do. Without any, whoever reaches Listen has these rights.
 	Credentials Credentials
+	// Nodes is the user and password of other nodes that reach Listen, which have
+	// NodeRights; nobody has them when empty.
+	Nodes Credentials
 	// InboxPrefix is where answers to this host arrive: the one subject that it
 	// needs to subscribe to beside the services that it serves. When empty,
 	// <Deployment>.inbox.<Credentials.User or "host">.
@@ -172,6 +176,9 @@ func (c Config) withDefaults() (Config, error) {
 		loopback := host == "localhost" || ip != nil && ip.IsLoopback()
 		if !loopback && (c.Credentials.User == "" || c.Credentials.Password == "") {
 			return c, fmt.Errorf("%w: Listen on %s is reachable from other machines: set Credentials.User and Password", ErrConfig, c.Listen)
+		}
+		if (c.Nodes.User == "") != (c.Nodes.Password == "") || c.Nodes.User != "" && c.Nodes.User == c.Credentials.User {
+			return c, fmt.Errorf("%w: Nodes need a User of their own, and a Password", ErrConfig)
 		}
 		if (c.Credentials.User == "") != (c.Credentials.Password == "") {
 			return c, fmt.Errorf("%w: Credentials need both User and Password", ErrConfig)

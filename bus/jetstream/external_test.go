@@ -525,8 +525,9 @@ func TestUnreachableServerIsUnavailable(t *testing.T) {
 // What others put into the streams, under subjects that no topic has, is in
 // nobody's way.
 func TestForeignSubjectsAreInNobodysWay(t *testing.T) {
-	b := open(t, jetstream.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
-	nc, err := nats.Connect(b.ClientURL())
+	p := startProcess(t, "")
+	b := open(t, jetstream.Config{URL: p.url()})
+	nc, err := nats.Connect(p.url())
 	if err != nil {
 		t.Fatal(err)
 	}

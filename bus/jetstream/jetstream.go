@@ -15,10 +15,9 @@
 //
 // # Permissions
 //
-// On a shared server a host needs to publish to <Deployment>.*.g.>,
-// <Deployment>.*.w.>, <Deployment>.svc.> and $JS.API.>, and to subscribe to its
-// inbox prefix. Only the node may publish to <Deployment>.*.i.> and
-// <Deployment>.*.k.>, and subscribe to <Deployment>.svc.>.
+// HostRights are the subjects that a host uses, NodeRights those of a node. A
+// server that this process embeds and opens to others grants these, and those who
+// keep a server of their own are to.
 package jetstream
 
 import (

@@ -68,7 +68,7 @@ func startServer(ctx context.Context, cfg Config) (*embedded, error) {
 		l.Close()
 	}
 	e := &embedded{cfg: cfg, refs: 1}
-	if cfg.Listen != "" && cfg.Credentials.User != "" {
+	if cfg.Listen != "" {
 		e.user, e.password = "inside-"+rand.Text(), rand.Text()
 	}
 	if err := e.takeFolder(); err != nil {
@@ -158,13 +158,36 @@ func (e *embedded) options() *server.Options {
 		opts.TLSConfig = e.cfg.Credentials.TLS
 		opts.TLSTimeout = 5
 	}
-	if e.user != "" {
-		opts.Users = []*server.User{
-			{Username: e.user, Password: e.password},
-			{Username: e.cfg.Credentials.User, Password: e.cfg.Credentials.Password},
-		}
+	opts.Users = e.users()
+	if e.cfg.Credentials.User == "" {
+		opts.NoAuthUser = anybody
 	}
 	return opts
+}
+
+// anybody is the user of those who present nothing, on loopback without a password.
+const anybody = "anybody"
+
+// users are those of a server that listens. This process alone owns the log.
+func (e *embedded) users() []*server.User {
+	c := e.cfg
+	inside := &server.User{Username: e.user, Password: e.password}
+	host := &server.User{
+		Username: c.Credentials.User, Password: c.Credentials.Password,
+		Permissions: HostRights(c.Deployment, c.Credentials.User, bus.MaxShards).permissions(),
+	}
+	if c.Credentials.User == "" {
+		host.Username, host.Password = anybody, rand.Text()
+		host.Permissions = HostRights(c.Deployment, "host", bus.MaxShards).permissions()
+	}
+	users := []*server.User{inside, host}
+	if c.Nodes.User != "" {
+		users = append(users, &server.User{
+			Username: c.Nodes.User, Password: c.Nodes.Password,
+			Permissions: NodeRights(c.Deployment, c.Nodes.User, bus.MaxShards).permissions(),
+		})
+	}
+	return users
 }
 
 // launch starts a server on the folder, and calls ended, on failure, when that is

@@ -62,13 +62,22 @@ func (b *Bus) Serve(name string, handle bus.Handler) (stop func(), err error) {
 		if err := b.nc.FlushTimeout(attemptTimeout); err != nil {
 			b.log.Warn("service not announced yet", "service", name, "error", err)
 		}
+		// What the server forbids it has said before it answered the flush.
+		last := b.nc.LastError()
+		if subject := b.serviceSubject(name); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), `Subscription to "`+subject+`"`) {
+			b.forget(s)
+			return nil, fmt.Errorf("%w: the server lets only a node serve %s: present a node's user", bus.ErrRefused, subject)
+		}
 	}
-	return func() {
-		b.mu.Lock()
-		delete(b.services, s)
-		b.mu.Unlock()
-		s.stop()
-	}, nil
+	return func() { b.forget(s) }, nil
+}
+
+// forget stops a service that Close then has no more to do with.
+func (b *Bus) forget(s *service) {
+	b.mu.Lock()
+	delete(b.services, s)
+	b.mu.Unlock()
+	s.stop()
 }
 
 func (s *service) subscribe(subject string) (err error) {

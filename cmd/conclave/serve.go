@@ -24,6 +24,7 @@ type serveOptions struct {
 	dir, listen        string
 	nats               string
 	user, passwordFile string
+	nodes              nodeUser
 	replicas, shards   int
 	acceptLoss         bool
 	http               string
@@ -49,7 +50,9 @@ With --xmtp it is an XMTP network too, which XMTP's own SDKs use: gRPC, gRPC-web
 for browsers, and JSON for curl, on one port. What they publish, and what others
 publish on NATS, is one log.
 
-Beyond the loopback interface a user and a password are required for NATS. XMTP's
+Beyond the loopback interface a user and a password are required for NATS. They
+are those of hosts, which write messages and ask the node; only --node-user may
+do what this node does, and nobody else owns the log. XMTP's
 API is open to anybody, as XMTP's own is, but for --tokens-file or --client-ca.
 Certificates and tokens are read again when their files change, and on SIGHUP.
 On SIGTERM it finishes the requests at work, and stops.`,
@@ -70,8 +73,10 @@ On SIGTERM it finishes the requests at work, and stops.`,
 	f.StringVar(&o.dir, "dir", "", "directory of the log; one process uses it at a time")
 	f.StringVar(&o.listen, "listen", "", "where others reach the NATS server, host:port (default "+defaultListen+")")
 	f.StringVar(&o.nats, "nats", "", "URLs of NATS servers to work on, separated by commas, in place of --dir")
-	f.StringVar(&o.user, "user", "", "user that others present, or that --nats asks for")
+	f.StringVar(&o.user, "user", "", "user that hosts present, or that --nats asks for")
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password")
+	f.StringVar(&o.nodes.name, "node-user", "", "user of other nodes that work on this server with --nats (default: none may)")
+	f.StringVar(&o.nodes.passwordFile, "node-password-file", "", "file with that user's password")
 	f.IntVar(&o.replicas, "replicas", 0, "copies of the log on a cluster, when it is created (default 1)")
 	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
 	f.BoolVar(&o.acceptLoss, "accept-loss", false, "open a damaged log under --dir with what is left of it; every host is told: see conclave log check")
@@ -104,11 +109,30 @@ func (o serveOptions) busConfig(c *console) (jetstream.Config, error) {
 		Logger:     c.log,
 	}
 	var err error
+	if config.Nodes, err = o.nodes.credentials(o.dir != ""); err != nil {
+		return config, err
+	}
 	if config.Credentials, err = credentials(o.user, o.passwordFile); err == nil && o.dir != "" && o.user != "" {
 		config.Credentials.PasswordFile = ""
 		config.Credentials.Password, err = jetstream.ReadSecret(o.passwordFile)
 	}
 	return config, err
+}
+
+// A nodeUser is what serve asks of other nodes.
+type nodeUser struct{ name, passwordFile string }
+
+func (n nodeUser) credentials(embedded bool) (jetstream.Credentials, error) {
+	switch {
+	case n == nodeUser{}:
+		return jetstream.Credentials{}, nil
+	case n.name == "" || n.passwordFile == "":
+		return jetstream.Credentials{}, usagef("--node-user and --node-password-file belong together")
+	case !embedded:
+		return jetstream.Credentials{}, usagef("--node-user belongs to --dir: servers at --nats know their users by themselves")
+	}
+	password, err := jetstream.ReadSecret(n.passwordFile)
+	return jetstream.Credentials{User: n.name, Password: password}, err
 }
 
 func busDir(dir string) string {

@@ -90,11 +90,11 @@ func TestServeIsInterruptedWhileItOpens(t *testing.T) {
 // TestServeIsNotReadyWithoutNATS proves that a serve whose NATS server has gone
 // says so to supervisors, over HTTP and over gRPC, with the reason.
 func TestServeIsNotReadyWithoutNATS(t *testing.T) {
-	there, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	there, err := jetstream.Open(t.Context(), jetstream.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Nodes: jetstream.Credentials{User: "node", Password: "n"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := begin(t, "serve", "--nats", there.ClientURL(), "--http", "127.0.0.1:0", "--xmtp=127.0.0.1:0")
+	s := begin(t, "serve", "--nats", strings.Replace(there.ClientURL(), "//", "//node:n@", 1), "--http", "127.0.0.1:0", "--xmtp=127.0.0.1:0")
 	ready := strings.TrimSuffix(after(s.sees("health"), "at "), "/livez")
 	api := after(s.sees("XMTP API at"), "at ")
 	s.sees("serving")
