@@ -128,7 +128,10 @@ func TestSignedKeyPackagesAreJudged(t *testing.T) {
 	n := newNetwork(t, memory.Config{}, node.Limits{})
 	p := newPerson(t)
 	for name, change := range map[string]func(*mls.KeyPackageConfig){
-		"another suite": func(c *mls.KeyPackageConfig) { c.Suite = mls.MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 },
+		"another suite": func(c *mls.KeyPackageConfig) {
+			c.Suite = mls.MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+			c.Capabilities.CipherSuites = append(c.Capabilities.CipherSuites, c.Suite)
+		},
 		"certificates": func(c *mls.KeyPackageConfig) {
 			c.Credential = mls.Credential{Type: mls.CredentialX509, Certificates: [][]byte{{1}}}
 			c.Capabilities.Credentials = append(c.Capabilities.Credentials, mls.CredentialX509)
