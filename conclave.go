@@ -17,6 +17,7 @@ import (
 	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
+	"github.com/conclave-chat/conclave/internal/telemetry"
 	"github.com/conclave-chat/conclave/node"
 	"github.com/conclave-chat/conclave/persistence"
 	"github.com/conclave-chat/conclave/persistence/badger"
@@ -58,6 +59,11 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 			err = errors.Join(err, h.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	counted, err := telemetry.New(telemetry.Config{TracerProvider: c.TracerProvider, MeterProvider: c.MeterProvider})
+	if err != nil {
+		return nil, err
+	}
+	h.onClose(func(context.Context) error { return counted.Close() })
 	var putBack time.Time
 	if c.Store == nil {
 		store, err := badger.Open(ctx, badger.Config{
@@ -91,7 +97,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 	}
 	verifier := ethereum.Verifier{Chain: chains}
 	if embedded || c.ServeNode {
-		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger, Telemetry: c.Telemetry})
+		n, err := node.Serve(ctx, c.Bus, node.Config{Verifier: verifier, Now: c.Now, Logger: c.Logger, Telemetry: counted})
 		if err != nil {
 			return nil, fmt.Errorf("serve node: %w", err)
 		}
@@ -109,7 +115,7 @@ func Open(ctx context.Context, c Config) (_ *Host, err error) {
 		Verifier:       verifier,
 		Keys:           c.Keys,
 		Logger:         c.Logger,
-		Telemetry:      c.Telemetry,
+		Telemetry:      counted,
 		Limits:         c.groupLimits(),
 		Sharing:        c.Sharing.level(),
 		PutBack:        putBack,

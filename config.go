@@ -91,8 +91,11 @@ type Config struct {
 
 	// Logger is silent where nil. No key, no plaintext and no whole id goes to it.
 	Logger *slog.Logger
-	// Telemetry receives spans and counters; nil costs nothing.
-	Telemetry *telemetry.Telemetry
+	// TracerProvider and MeterProvider are OpenTelemetry's own, and receive spans
+	// and metrics; nil costs nothing. Two hosts at a time on one MeterProvider would
+	// write the same series.
+	TracerProvider telemetry.TracerProvider
+	MeterProvider  telemetry.MeterProvider
 
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time

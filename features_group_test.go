@@ -15,7 +15,6 @@ import (
 	membus "github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
-	"github.com/conclave-chat/conclave/internal/telemetry"
 	memstore "github.com/conclave-chat/conclave/persistence/memory"
 )
 
@@ -148,8 +147,9 @@ func TestGroupSize(t *testing.T) {
 // S26 S28: 400 members, which is the limit where none is configured; what a
 // member who is no admin commits all the same every receiver refuses.
 func TestLargeModeratedGroup(t *testing.T) {
-	wire, store, seen := newWire(t, membus.Config{}), memstore.New(), telemetry.Nop()
-	w := newWorld(t, wire.config, func(c *conclave.Config) { c.Store, c.Telemetry = store, seen })
+	wire, store := newWire(t, membus.Config{}), memstore.New()
+	provider, seen := meter(t)
+	w := newWorld(t, wire.config, func(c *conclave.Config) { c.Store, c.MeterProvider = store, provider })
 	c := w.clients(401)
 	if _, err := c[0].Conversations().NewGroup(w.ctx, addresses(c...), conclave.GroupOptions{}); !errors.Is(err, conclave.ErrGroupFull) {
 		t.Fatalf("401 members: %v", err)
@@ -173,7 +173,7 @@ func TestLargeModeratedGroup(t *testing.T) {
 		}
 		w.reads(m, "still here")
 	}
-	if n := seen.Rejected.Of(telemetry.ReasonForbidden).Value(); n < 399 {
+	if n := seen("conclave.receive.rejected", "forbidden"); n < 399 {
 		t.Errorf("%d members refused the commit, want at least 399", n)
 	}
 }
@@ -262,8 +262,9 @@ func TestEveryInstallationIsWelcomed(t *testing.T) {
 
 // S31: a welcome opens with the key it was made for, and with no other.
 func TestSwappedWelcomesDoNotOpen(t *testing.T) {
-	wire, seen := newWire(t, membus.Config{}), telemetry.Nop()
-	w := newWorld(t, wire.config, func(c *conclave.Config) { c.Telemetry = seen })
+	wire := newWire(t, membus.Config{})
+	provider, seen := meter(t)
+	w := newWorld(t, wire.config, func(c *conclave.Config) { c.MeterProvider = provider })
 	c := w.clients(3)
 	bo, caro := c[1].InstallationID(), c[2].InstallationID()
 	boTopic, caroTopic := must[bus.Topic](t)(bus.WelcomesFor(bo[:])), must[bus.Topic](t)(bus.WelcomesFor(caro[:]))
@@ -283,7 +284,7 @@ func TestSwappedWelcomesDoNotOpen(t *testing.T) {
 			t.Errorf("a foreign welcome made %d groups", n)
 		}
 	}
-	if n := seen.WelcomesRejected.Value(); n != 2 {
+	if n := seen("conclave.receive.welcomes.rejected", ""); n != 2 {
 		t.Errorf("%d welcomes were rejected, want 2", n)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/actors"
 	membus "github.com/conclave-chat/conclave/bus/memory"
-	"github.com/conclave-chat/conclave/internal/telemetry"
 )
 
 // text takes the next text of a stream.
@@ -262,8 +261,8 @@ func TestCancelWhileTheLoopIsBusy(t *testing.T) {
 // and others are not held up.
 func TestSlowLoop(t *testing.T) {
 	const messages = 1000
-	seen := telemetry.Nop()
-	w := newWorld(t, func(c *conclave.Config) { c.Telemetry = seen })
+	provider, seen := meter(t)
+	w := newWorld(t, func(c *conclave.Config) { c.MeterProvider = provider })
 	c := w.clients(3)
 	g := w.newGroup(conclave.GroupOptions{}, c...)
 	slow, fast := w.of(c[1], g), w.of(c[2], g)
@@ -289,7 +288,7 @@ func TestSlowLoop(t *testing.T) {
 		}
 	}
 	w.do(slow.Sync(w.ctx)) // everything is stored, and more than a queue holds waits
-	if seen.StreamsBehind.Value() == 0 {
+	if seen("conclave.stream.behind", "") == 0 {
 		t.Error("nobody counted that a stream fell behind")
 	}
 	for i := 1; i < messages; i++ {

@@ -65,11 +65,16 @@ const (
 
 // run hands out what arrives until the feed is closed.
 func (d *dispatcher) run(ctx context.Context) {
+	interrupted := false
 	for {
 		turn := d.nextTurn()
 		batch, err := d.feed.Next(ctx)
 		switch {
 		case err == nil:
+			if interrupted {
+				interrupted = false
+				d.log.Warn("bus feed goes on")
+			}
 			d.handOut(turn, batch)
 			if !d.gapless && len(batch) < fullBatch && !pause(ctx, nil, hintPause) {
 				return
@@ -82,6 +87,7 @@ func (d *dispatcher) run(ctx context.Context) {
 			d.wentBack()
 			d.alarm()
 		default:
+			interrupted = true
 			d.log.Warn("bus feed interrupted", keyErr, err)
 			if !pause(ctx, nil, feedRetry) {
 				return

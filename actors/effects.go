@@ -87,14 +87,19 @@ func (a *groupActor) emit(e group.Event) {
 			delete(a.senders, e.Message.ID)
 		}
 	case group.StandingChanged:
-		if e.Reason != "" {
+		switch {
+		case e.Reason != "":
+			a.stalled = true
 			a.sys.log.Error("group stalled", groupAttr(a.id), installationAttr(a.in.id), keyStanding, e.Standing.String(), keyReason, e.Reason)
+		case a.stalled:
+			a.stalled = false
+			a.sys.log.Error("group no longer stalled", groupAttr(a.id), installationAttr(a.in.id), keyStanding, e.Standing.String())
 		}
 	case group.ForkChanged:
 		if e.Forked {
 			a.sys.log.Error("group forked: the commit log has another epoch", groupAttr(a.id), installationAttr(a.in.id))
 		} else {
-			a.sys.log.Info("group not forked", groupAttr(a.id), installationAttr(a.in.id))
+			a.sys.log.Error("group no longer forked", groupAttr(a.id), installationAttr(a.in.id))
 		}
 	case group.Rejected:
 		a.sys.log.Debug("envelope rejected", groupAttr(a.id), keyErr, e.Reason)

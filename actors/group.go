@@ -20,6 +20,7 @@ type groupActor struct {
 
 	env     group.Env // the installation's, for this group
 	replica *group.Replica
+	stalled bool                     // it was logged that the replica is, and not yet that it goes on
 	unsaved map[group.MessageID]bool // messages of steps whose rows are not saved yet
 	outbox  *outbox
 	waiting map[uint64][]*engine.Reply          // by intent: who waits for its outcome

@@ -210,14 +210,14 @@ func (s *System) logRewound() {
 	})
 }
 
-// hooks turn what the engine sees into log lines and counts. Names of actors
-// hold ids, so only their kinds are shown.
+// hooks turn what the engine sees into log lines and counts. A recovery has
+// the level of what it is the end of.
 func (s *System) hooks() engine.Hooks {
 	t := s.cfg.Telemetry
 	return engine.Hooks{
 		Quarantine: func(k engine.Crash, msg any) {
 			t.Quarantined.Of(kindOf(k.Name)).Inc()
-			s.log.Error("message quarantined", keyActor, kindOf(k.Name).String(), "message", fmt.Sprintf("%T", msg), "in_a_row", k.InARow)
+			s.log.Error("message quarantined", whose(k.Name), "message", fmt.Sprintf("%T", msg), "in_a_row", k.InARow)
 			if k.Name != hostName {
 				// What the message said is in the log or in the store: the actor
 				// reads it again when it has started.
@@ -226,28 +226,28 @@ func (s *System) hooks() engine.Hooks {
 		},
 		OnCrash: func(k engine.Crash) {
 			s.ailing.crashed(k.Name, k.Err)
-			s.log.Error("actor crashed", keyActor, kindOf(k.Name).String(), "phase", k.Phase.String(), keyErr, k.Err, "in_a_row", k.InARow, "stack", k.Stack)
+			s.log.Error("actor crashed", whose(k.Name), "phase", k.Phase.String(), keyErr, k.Err, "in_a_row", k.InARow, "stack", k.Stack)
 		},
 		OnRestart: func(name string) {
 			s.ailing.started(name)
 			t.Restarts.Of(kindOf(name)).Inc()
 			s.restarts.Add(1)
-			s.log.Info("actor restarted", keyActor, kindOf(name).String())
+			s.log.Error("actor restarted", whose(name))
 		},
 		OnStalled: func(name string) {
 			t.Stalled.Of(kindOf(name)).Add(1)
-			s.log.Error("actor stalled", keyActor, kindOf(name).String())
+			s.log.Error("actor stalled", whose(name))
 		},
 		OnRecovered: func(name string) {
 			t.Stalled.Of(kindOf(name)).Add(-1)
-			s.log.Info("actor recovered", keyActor, kindOf(name).String())
+			s.log.Error("actor recovered", whose(name))
 		},
 		OnDead: func(name string, msg any) {
 			t.Dead.Of(kindOf(name)).Inc()
-			s.log.Error("message undelivered", keyActor, kindOf(name).String(), "message", fmt.Sprintf("%T", msg))
+			s.log.Error("message undelivered", whose(name), "message", fmt.Sprintf("%T", msg))
 		},
 		OnError: func(name string, err error) {
-			s.log.Warn("actor reported", keyActor, kindOf(name).String(), keyErr, err)
+			s.log.Warn("actor reported", whose(name), keyErr, err)
 		},
 		OnPassivated: func(name string) { t.Passivations.Of(kindOf(name)).Inc() },
 	}

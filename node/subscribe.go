@@ -319,6 +319,9 @@ func (n *Node) pump(ctx context.Context, feed bus.Feed, deliver func(bus.Envelop
 		batch, err := feed.Next(ctx)
 		switch {
 		case err == nil:
+			if wait > feedRetry {
+				n.config.Logger.Warn("stream goes on")
+			}
 			wait = feedRetry
 		case ctx.Err() != nil, errors.Is(err, bus.ErrClosed), errors.Is(err, bus.ErrLogRolledBack):
 			return nil, err

@@ -94,6 +94,9 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	var said time.Time
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		b, err := open(ctx, cfg)
+		if err == nil && !said.IsZero() {
+			cfg.Logger.Warn("bus reached")
+		}
 		if !cfg.Wait || !errors.Is(err, bus.ErrUnavailable) {
 			return b, err
 		}

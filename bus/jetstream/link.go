@@ -113,7 +113,7 @@ func (b *Bus) cutOff(err error) {
 
 func (b *Bus) reconnected(nc *nats.Conn) {
 	b.cut.Store(nil)
-	b.log.Info("bus connection restored", "url", nc.ConnectedUrlRedacted())
+	b.log.Warn("bus connection restored", "url", nc.ConnectedUrlRedacted())
 	b.run(func() {
 		if err := b.adopt(b.ctx); err != nil && b.ctx.Err() == nil {
 			b.log.Error("bus deployment not found again", "error", err)

@@ -130,6 +130,7 @@ func (l *lane) reopenSoon() {
 // run opens one stream after another until the feed is closed.
 func (l *lane) run() {
 	var calm backoff
+	cut := false // and not yet said that it goes on
 	for {
 		ctx, cursors := l.begin()
 		if ctx == nil {
@@ -137,9 +138,12 @@ func (l *lane) run() {
 		}
 		var progress atomic.Bool
 		err := l.receive(ctx, cursors, func(e bus.Envelope) error {
-			progress.Store(true)
+			if !progress.Swap(true) && cut {
+				l.feed.bus.cfg.Logger.Warn("stream of an XMTP network goes on")
+			}
 			return l.take(ctx, e)
 		})
+		cut = cut && !progress.Load()
 		wanted := ctx.Err() != nil
 		l.finish()
 		if progress.Load() || wanted {
@@ -150,6 +154,7 @@ func (l *lane) run() {
 		}
 		if !errors.Is(err, errEnded) && connect.CodeOf(err) != connect.CodeAborted { // else its reader was slow
 			l.broken(err)
+			cut = true
 		}
 		if !calm.wait(l.feed.ctx) {
 			return

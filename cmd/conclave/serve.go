@@ -186,6 +186,11 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		if counted, err = telemetry.New(telemetry.Config{MeterProvider: metrics.MeterProvider()}); err != nil {
 			return err
 		}
+		defer counted.BeforeScrape(func() {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			counted.Ready.Set(map[bool]int{true: 1}[ready.now(ctx) == nil])
+		})()
 		stop, address, err := c.serveHTTP(o.http, metrics, &ready)
 		if err != nil {
 			return err

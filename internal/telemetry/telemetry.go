@@ -61,7 +61,6 @@ type Telemetry struct {
 	// Actors.
 	Live         Levels[Actor] // that have not stopped
 	Stalled      Levels[Actor] // that keep crashing, or miss an input
-	Wakes        By[Actor]     // starts on demand
 	Passivations By[Actor]     // stops because idle
 	Restarts     By[Actor]     // starts after a crash
 	Quarantined  By[Actor]     // messages that crashed their actor
@@ -69,12 +68,12 @@ type Telemetry struct {
 
 	// Queues.
 	Queued Level // messages in all mailboxes
-	Lag    Level // sequences between the log's end and the slowest reader
 
 	// The node's services.
 	Requests       Counter // answered, errors included
 	RequestsFailed Counter // answered with an error
 	Streams        Level   // subscriptions open
+	Ready          Level   // 1 where it takes requests, by /readyz
 	RequestLatency Histogram
 
 	// Waits.
