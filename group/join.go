@@ -292,6 +292,11 @@ func (s *step) succeed(p *Replica, epoch uint64, meta *Metadata) {
 	s.forgetRecords()
 	s.lives = append(slices.DeleteFunc(slices.Clone(p.lives), func(m mark) bool { return m == s.lives[0] }), s.lives[0])
 	s.lives = s.lives[max(0, len(s.lives)-livesKept):]
+	if p.standing == Inactive {
+		// It read them in the log that the new life goes on with; its own is among
+		// them, and nobody opens what it sealed before that.
+		s.removals = slices.DeleteFunc(slices.Clone(p.removals), func(r removal) bool { return r.epoch > epoch })
+	}
 	s.standing, s.revoked = p.standing, p.revoked
 	s.reinstate(meta)
 	s.met(welcomedBack, "")
