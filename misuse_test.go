@@ -99,7 +99,8 @@ func TestZeroHandlesAndNilContexts(t *testing.T) {
 	for _, what := range []any{(*conclave.Message)(nil), new(conclave.Message)} {
 		calls(t, t.Context(), what, nil, invalid("a message"))
 	}
-	if _, err := conclave.Open(nil, conclave.Config{Dir: t.TempDir()}); !errors.Is(err, conclave.ErrInvalid) { //nolint:staticcheck // that is what is shown
+	var none context.Context
+	if _, err := conclave.Open(none, conclave.Config{Dir: t.TempDir()}); !errors.Is(err, conclave.ErrInvalid) {
 		t.Errorf("open without a context: %v", err)
 	}
 }

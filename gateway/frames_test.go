@@ -68,10 +68,13 @@ func (d *dialogue) must(err error) {
 	}
 }
 
+// A block is a frame of headers, by their names on the wire.
+type block map[string][]string
+
 // An answer is what came back: a block of headers, and where the stream did not
 // end with it, a body and perhaps a second block.
 type answered struct {
-	headers, trailers http.Header
+	headers, trailers block
 	alone             bool // the headers ended the stream
 	body              []byte
 }
@@ -89,7 +92,7 @@ func (d *dialogue) next() http2.Frame {
 }
 
 // headers reads the frame that an answer begins with.
-func (d *dialogue) headers() (http.Header, bool) {
+func (d *dialogue) headers() (block, bool) {
 	d.t.Helper()
 	f, ok := d.next().(*http2.MetaHeadersFrame)
 	if !ok {
@@ -115,8 +118,8 @@ func (d *dialogue) all() answered {
 	return a
 }
 
-func fields(f *http2.MetaHeadersFrame) http.Header {
-	h := http.Header{}
+func fields(f *http2.MetaHeadersFrame) block {
+	h := block{}
 	for _, field := range f.Fields {
 		h[field.Name] = append(h[field.Name], field.Value)
 	}
@@ -165,11 +168,11 @@ var protocols = []protocol{
 			}
 			body := a.body
 			if stream {
-				if got := a.headers.Get(":status"); got != "200" || len(body) < 5 || body[0] != 2 || int(binary.BigEndian.Uint32(body[1:5])) != len(body)-5 {
+				if got := a.headers[":status"][0]; got != "200" || len(body) < 5 || body[0] != 2 || int(binary.BigEndian.Uint32(body[1:5])) != len(body)-5 {
 					return "", fmt.Errorf("HTTP %s with %q", got, body)
 				}
 				body = body[5:]
-			} else if got := a.headers.Get(":status"); got[0] != '4' && got[0] != '5' {
+			} else if got := a.headers[":status"][0]; got[0] != '4' && got[0] != '5' {
 				return "", fmt.Errorf("a refusal is HTTP %s", got)
 			}
 			err := json.Unmarshal(body, &refusal)
@@ -181,7 +184,7 @@ var protocols = []protocol{
 func constant(s string) func(bool) string { return func(bool) string { return s } }
 
 // status is the code of a gRPC status among headers.
-func status(h http.Header, contentType string) (string, error) {
+func status(h block, contentType string) (string, error) {
 	var code connect.Code
 	number := h["grpc-status"]
 	if h[":status"][0] != "200" || !slices.Equal(h["content-type"], []string{contentType}) || len(number) != 1 || h["trailer"] != nil {

@@ -16,14 +16,14 @@ import (
 func TestReadsAreCompleteThoughAFollowerLags(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	b, err := Open(ctx, Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	b, err := Open(ctx, Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
 	b.replicated.Store(true)
 
-	follower, err := nats.Connect(b.ClientURL())
+	follower, err := nats.Connect("", b.server.dialOptions()...)
 	if err != nil {
 		t.Fatal(err)
 	}
