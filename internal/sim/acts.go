@@ -248,6 +248,9 @@ func (s *seat) enter(c group.JoinConfig) error {
 		d = persistence.Lazy // it can be read again, with the key package that is kept
 	}
 	s.must(s.vault.Apply(ctx, &b, d))
+	if p := c.Previous; p != nil && p.Stalled() != "" && s.truth.hadRewind() {
+		s.mended = true // it said that it had fallen behind
+	}
 	s.replica, s.rows, s.mark, s.reading, s.rewound = r, true, 0, nil, nil
 	s.live, s.fed = s.chance(2, 3), r.Cursor()
 	s.tell("%s: joined at epoch %d, cursor %d", s.name, r.Epoch(), r.Cursor())

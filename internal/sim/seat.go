@@ -32,7 +32,7 @@ type seat struct {
 	reading *reading
 	again   bool    // another read is wanted
 	cut     bool    // its host was away: the feed is to be taken up again
-	mended  bool    // it fell behind, and was added again where somebody could
+	mended  bool    // it fell behind and said so, and was added again where somebody could
 	rewound *uint64 // the log went back to here, and the replica has not been told
 
 	furthest uint64 // the highest epoch that it was in
