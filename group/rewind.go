@@ -365,7 +365,7 @@ type ahead struct {
 // the log nobody in good standing meets one. Where that goes on, the replica reads
 // again from its last commit, and says so if that does not help.
 func (s *step) outrunBy(epoch uint64) {
-	if s.standing != Following {
+	if s.standing != Following || s.alone() {
 		return
 	}
 	s.ahead.count++
@@ -380,6 +380,17 @@ func (s *step) outrunBy(epoch uint64) {
 		return
 	}
 	s.met(outrun, "the log has envelopes of epoch %d, and does not lead there from epoch %d", s.ahead.highest, s.Epoch())
+}
+
+// alone reports whether this is the group's only installation: there is nobody who
+// could be ahead of it, and whom it could hear.
+func (s *step) alone() bool {
+	for i := range s.group.Members() {
+		if i != s.group.OwnLeaf() {
+			return false
+		}
+	}
+	return true
 }
 
 // readAgain goes back to the last commit, once in an epoch.

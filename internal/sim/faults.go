@@ -61,7 +61,7 @@ var allFaults = []fault{
 
 // pending are faults that the code is not up to yet (docs/faults.md says what they
 // break). A seed has them only where a test asks for them.
-var pending = []fault{faultUnnoticed, faultDamage}
+var pending = []fault{faultDamage}
 
 // rare says one in how many worlds has a fault, where it is not one in three.
 var rare = map[fault]int{
