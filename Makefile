@@ -28,8 +28,9 @@ vet: ## go vet, gofmt and staticcheck
 arch: ## the house's floors, doors and pure rooms
 	go test -count=1 ./internal/arch
 
-race: ## the whole suite under the race detector, the bus's contract on one number of shards
-	CGO_ENABLED=1 go test -race -short -timeout 25m $$(go list ./... | grep -v -e /docs$$ -e /deploy$$) # those two run programs
+# docs and deploy only run programs, which are not built with the detector.
+race: ## the suite under the race detector, the bus's contract on one number of shards
+	CGO_ENABLED=1 go test -race -short -timeout 25m $$(go list ./... | grep -v -e /docs$$ -e /deploy$$)
 
 chain: ## contract wallets on go-ethereum's simulated chain (a module of its own)
 	cd identity/ethereum/chaintest && go vet ./... && go test ./...

@@ -124,23 +124,30 @@ func throughGate(t *testing.T, run func(w *world, g *gate)) {
 	inWorld(t, func(w *world) { run(w, g) }, func(c *Config) { g.Bus = c.Bus; c.Bus = g; c.CommitLogEvery = -1 })
 }
 
+// inHand makes a group of three that have read "one", and of which nobody listens
+// any more. The host has a batch with "two" in hand until the result is called.
+func inHand(w *world, g *gate) (p []InstallationID, id GroupID, letGo func()) {
+	p = w.people(3)
+	id = w.group(p[0], p[1], p[2])
+	for _, m := range p {
+		w.sync(m, id)
+	}
+	first := w.stream(p[0])
+	w.say(p[2], id, "one")
+	w.hears(first, "one")
+	letGo = g.holding()
+	w.say(p[2], id, "two")
+	synctest.Wait() // it is in hand
+	w.ok(first.Close())
+	synctest.Wait() // nobody follows
+	return p, id, letGo
+}
+
 // A batch was taken from the log before its last follower left, and another one
 // follows with an older cursor: what lies between is not passed over.
 func TestABatchOfAFollowThatIsOver(t *testing.T) {
 	throughGate(t, func(w *world, g *gate) {
-		p := w.people(3)
-		id := w.group(p[0], p[1], p[2])
-		for _, m := range p {
-			w.sync(m, id)
-		}
-		first := w.stream(p[0])
-		w.say(p[2], id, "one")
-		w.hears(first, "one")
-		letGo := g.holding()
-		w.say(p[2], id, "two")
-		synctest.Wait() // the host has "two" in hand
-		w.ok(first.Close())
-		synctest.Wait() // nobody follows
+		p, id, letGo := inHand(w, g)
 		second := w.stream(p[1])
 		letGo()
 		elapse(time.Minute)
@@ -159,19 +166,7 @@ func TestABatchOfAFollowThatIsOver(t *testing.T) {
 // The same, and the newcomer's Follow has not begun: its worker waits.
 func TestABatchBeforeItsFollow(t *testing.T) {
 	throughGate(t, func(w *world, g *gate) {
-		p := w.people(3)
-		id := w.group(p[0], p[1], p[2])
-		for _, m := range p {
-			w.sync(m, id)
-		}
-		first := w.stream(p[0])
-		w.say(p[2], id, "one")
-		w.hears(first, "one")
-		letGo := g.holding()
-		w.say(p[2], id, "two")
-		synctest.Wait() // the host has "two" in hand
-		w.ok(first.Close())
-		synctest.Wait() // nobody follows
+		p, id, letGo := inHand(w, g)
 		w.sys.feed.mu.Lock()
 		w.sys.feed.workers += followsAtOnce // as many as there may be are at something else
 		w.sys.feed.mu.Unlock()

@@ -190,7 +190,7 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 		ctx.Reply(m.read(a.replica))
 		return nil
 	case setLive:
-		a.setLive(ctx, a.in.listens()) // of two tellers the later counts, not the slower
+		a.setLive(ctx, a.in.listens()) // as it is now: the messages of two callers may come in either order
 		return nil
 	case checkLive:
 		a.checking = false

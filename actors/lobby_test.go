@@ -191,11 +191,7 @@ func TestWhoIsJoinedNext(t *testing.T) {
 		{"the earlier of one group", []*guest{made(1, deferred, "g", "mallory", false), made(2, deferred, "g", "bob", true)}, nil, false, 0},
 		{"while the earlier of its group is joined", []*guest{made(1, entering, "g", "mallory", false), made(2, deferred, "g", "bob", true)}, nil, true, -1},
 	} {
-		l := newLobby()
-		l.queue = tt.queue
-		if tt.turns != nil {
-			l.turns = tt.turns
-		}
+		l := lobby{queue: tt.queue, turns: tt.turns}
 		got := -1
 		for i, g := range tt.queue {
 			if g == l.nextJoin(tt.readAll) {

@@ -60,7 +60,7 @@ type lobby struct {
 	aside []*guest       // those that are stored, in the order in which that was done
 	bytes int            // what both take in memory
 	kept  int            // what is stored of those
-	turns map[string]int // how often each inbox was served since the lobby was empty last
+	turns map[string]int // how often each inbox was served since the lobby was empty last; nil: nobody was
 }
 
 // Bounds of a lobby. What does not fit waits in the log.
@@ -72,8 +72,6 @@ const (
 	opensAtOnce   = 8
 	entersAtOnce  = 4 // of strangers: a friend's welcome waits for none of them
 )
-
-func newLobby() lobby { return lobby{turns: map[string]int{}} }
 
 // room reports whether the queue takes more.
 func (l *lobby) room() bool { return len(l.queue) < maxGuests && l.bytes < maxGuestBytes }
@@ -192,8 +190,8 @@ func (l *lobby) before(g, o *guest) bool {
 
 // took counts a turn.
 func (l *lobby) took(g *guest) {
-	if len(l.turns) >= maxAside {
-		clear(l.turns)
+	if l.turns == nil || len(l.turns) >= maxAside {
+		l.turns = map[string]int{}
 	}
 	l.turns[g.from.Inbox]++
 }
@@ -208,6 +206,9 @@ func (l *lobby) leave(g *guest) (passed []*guest) {
 	}
 	n := l.front()
 	passed, l.queue = l.queue[:n:n], l.queue[n:]
+	if len(l.queue) == 0 {
+		l.queue = nil // an idle installation holds on to no guest
+	}
 	return passed
 }
 

@@ -67,7 +67,7 @@ const (
 )
 
 func newInstallationActor(s *System, in *installation) *installationActor {
-	return &installationActor{sys: s, in: in, taken: map[bus.ID]bool{}, lobby: newLobby(), page: firstWelcomes}
+	return &installationActor{sys: s, in: in, taken: map[bus.ID]bool{}, page: firstWelcomes}
 }
 
 func welcomeTopic(id InstallationID) bus.Topic {
@@ -385,7 +385,7 @@ func (a *installationActor) settle() {
 	if slices.ContainsFunc(a.lobby.aside, a.lags) {
 		return
 	}
-	clear(a.lobby.turns)
+	a.lobby.turns = nil
 	for _, reply := range a.syncs {
 		reply.Answer(nil, a.failed.err())
 	}

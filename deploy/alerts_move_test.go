@@ -78,18 +78,21 @@ lines:
 	return sum
 }
 
-// until asks for the page until an alert's series have a value.
+// until asks for the page, as a scrape does, until an alert's series have a value.
 func until(t *testing.T, ctx context.Context, page func() string, all []series, alert string) {
 	t.Helper()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
 	for _, s := range all {
 		if s.alert != alert {
 			continue
 		}
 		for s.value(t, page()) == 0 {
-			if ctx.Err() != nil {
+			select {
+			case <-look.C:
+			case <-ctx.Done():
 				t.Fatalf("%s: %s never moves", alert, s.metric)
 			}
-			time.Sleep(20 * time.Millisecond) // as a scrape does
 		}
 	}
 }

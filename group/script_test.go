@@ -1,6 +1,8 @@
 package group_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -244,6 +246,18 @@ var commands = map[string]func(*world, []string){
 		}
 		e := w.publish(topic, w.anyGroup(), []byte("\x0a\x06\x0a\x04junk"))
 		w.printf("junk is envelope %d", e.id)
+	},
+	// ahead ID EPOCH : somebody publishes an old envelope that claims another epoch
+	"ahead": func(w *world, a []string) {
+		id, err := strconv.ParseUint(a[0], 10, 64)
+		w.must(err)
+		epoch, err := strconv.ParseUint(a[1], 10, 64)
+		w.must(err)
+		old := w.log[slices.IndexFunc(w.log, func(e entry) bool { return e.id == id })]
+		payload := bytes.Clone(old.payload)
+		at := bytes.Index(payload, []byte(old.key)) + len(old.key) // MLSMessage: the group's id, then the epoch
+		binary.BigEndian.PutUint64(payload[at:], epoch)
+		w.printf("envelope %d as of epoch %d is envelope %d", id, epoch, w.publish(old.topic, []byte(old.key), payload).id)
 	},
 	// replay ID : somebody publishes an old envelope once more
 	"replay": func(w *world, a []string) {
