@@ -101,33 +101,41 @@ func (s *screen) readLine() (string, error) {
 	return line, err
 }
 
-// askSecret asks for something at a terminal without showing it. When ctx ends, as
-// by Ctrl-C, it gives the terminal back and returns.
+// askSecret asks for something at a terminal without showing it. Ctrl-C, and the end
+// of ctx, give the terminal back and return. The terminal's state is changed here and
+// nowhere else: what may still read afterwards changes nothing.
 func (c *console) askSecret(ctx context.Context, in *os.File, prompt string) (string, error) {
-	before, err := term.GetState(int(in.Fd()))
+	fd := int(in.Fd())
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", fmt.Errorf("use the terminal: %w", err)
 	}
-	fmt.Fprint(c.err, prompt)
+	defer func() {
+		_ = term.Restore(fd, before)
+		fmt.Fprintln(c.err)
+	}()
+	terminal := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, c.err}, "")
 	type answer struct {
-		secret []byte
+		secret string
 		err    error
 	}
 	answered := make(chan answer, 1)
 	go func() { // not waited for: a read of a terminal cannot be interrupted
-		secret, err := term.ReadPassword(int(in.Fd()))
+		secret, err := terminal.ReadPassword(prompt)
 		answered <- answer{secret, err}
 	}()
 	select {
 	case a := <-answered:
-		fmt.Fprintln(c.err)
-		if errors.Is(a.err, io.EOF) {
-			a.err = nil
+		if errors.Is(a.err, io.EOF) { // Ctrl-C, Ctrl-D on an empty line
+			a.err = errInterrupted
 		}
-		return string(a.secret), a.err
+		return a.secret, a.err
 	case <-ctx.Done():
-		_ = term.Restore(int(in.Fd()), before)
-		fmt.Fprintln(c.err)
-		return "", errors.New("interrupted: nothing has changed")
+		return "", errInterrupted
 	}
 }
+
+var errInterrupted = errors.New("interrupted: nothing has changed")

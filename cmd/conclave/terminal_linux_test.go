@@ -252,6 +252,13 @@ func TestPassphraseAtATerminal(t *testing.T) {
 	if err := <-done; err == nil || err.Error() != "interrupted: nothing has changed" {
 		t.Errorf("Ctrl-C: %v", err)
 	}
+	typed := newTTY(t)
+	_, done = typed.begin("chat", "--dir", dir)
+	typed.sees("passphrase of the new wallet:")
+	typed.types("on\x03")
+	if err := <-done; err == nil || err.Error() != "interrupted: nothing has changed" {
+		t.Errorf("Ctrl-C that is typed: %v", err)
+	}
 	if files, err := os.ReadDir(keystoreOf(dir)); err == nil {
 		t.Errorf("there is a wallet: %v", slices.Collect(slices.Values(files)))
 	}
