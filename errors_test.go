@@ -17,6 +17,7 @@ import (
 
 	"github.com/conclave-chat/conclave"
 	membus "github.com/conclave-chat/conclave/bus/memory"
+	memstore "github.com/conclave-chat/conclave/persistence/memory"
 )
 
 var rewriteErrors = flag.Bool("rewrite-errors", false, "write docs/errors.md anew")
@@ -220,23 +221,30 @@ func TestLayersAreThePackages(t *testing.T) {
 
 // What real components say comes out as one sentence too.
 func TestErrorsOfRealComponents(t *testing.T) {
-	dir := t.TempDir()
-	w := newWorld(t, func(c *conclave.Config) { *c = conclave.Config{Dir: dir} })
-	client := w.client()
-	_, locked := conclave.Open(w.ctx, conclave.Config{Dir: dir})
-	_, wrongKey := w.host.LoadClient(w.ctx, client.InstallationID(), conclave.Key{1})
-	_, noInbox := w.host.InboxState(w.ctx, strings.Repeat("0", 64))
-	_, noGroup := client.Conversations().Get(w.ctx, conclave.GroupID{})
-	_, badURL := conclave.Open(w.ctx, conclave.Config{Dir: t.TempDir(), XMTP: "::"})
-	b := membus.New(membus.Config{})
-	t.Cleanup(func() { b.Close() })
-	noNode := newWorld(t, func(c *conclave.Config) { c.Bus, c.ServeNode = b, false })
-	wallet, _ := noNode.wallet()
-	_, nobody := noNode.host.CreateClient(noNode.ctx, wallet, conclave.ClientOptions{})
-	w.do(client.Close(w.ctx))
-	_, asleep := client.Conversations().List(w.ctx)
-	w.do(w.host.Close(w.ctx))
-	_, closed := w.host.CanMessage(w.ctx, client.Address())
+	ctx, dir := t.Context(), t.TempDir()
+	host, err := conclave.Open(ctx, conclave.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newClients(ctx, host, 1)[0]
+	_, locked := conclave.Open(ctx, conclave.Config{Dir: dir})
+	_, wrongKey := host.LoadClient(ctx, client.InstallationID(), conclave.Key{1})
+	_, noInbox := host.InboxState(ctx, strings.Repeat("0", 64))
+	_, noGroup := client.Conversations().Get(ctx, conclave.GroupID{})
+	_, badURL := conclave.Open(ctx, conclave.Config{Dir: t.TempDir(), XMTP: "::"})
+	log := membus.New(membus.Config{})
+	noNode, err := conclave.Open(ctx, conclave.Config{Bus: log, Store: memstore.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, nobody := noNode.CreateClient(ctx, newWallet(), conclave.ClientOptions{})
+	closing := errors.Join(noNode.Close(ctx), log.Close(), client.Close(ctx))
+	_, asleep := client.Conversations().List(ctx)
+	closing = errors.Join(closing, host.Close(ctx))
+	_, closed := host.CanMessage(ctx, client.Address())
+	if closing != nil {
+		t.Error(closing)
+	}
 	for code, err := range map[string]error{
 		"locked": locked, "wrong_key": wrongKey, "not_found": noInbox, "no_group": noGroup, "invalid": badURL, "no_node": nobody, "asleep": asleep, "closed": closed,
 	} {

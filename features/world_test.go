@@ -1,4 +1,6 @@
-package conclave_test
+// Package features goes through what a service can do with package conclave, one
+// feature after the other, over its exported names only.
+package features
 
 import (
 	"context"

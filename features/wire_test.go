@@ -1,4 +1,4 @@
-package conclave_test
+package features
 
 import (
 	"context"
@@ -27,6 +27,7 @@ type wire struct {
 	before    func(bus.Topic) error
 	after     func(bus.Topic) error
 	redirect  func(bus.Topic) bus.Topic
+	asks      func(ctx context.Context, service string)
 	cut       bool
 }
 
@@ -38,6 +39,11 @@ func newWire(t *testing.T, c membus.Config) *wire {
 	t.Cleanup(func() { b.Close() })
 	n := must[*node.Node](t)(node.Serve(context.Background(), b, node.Config{Verifier: ethereum.Verifier{}}))
 	t.Cleanup(n.Close)
+	return wireTo(b)
+}
+
+// wireTo is another wire to a log.
+func wireTo(b *membus.Bus) *wire {
 	return &wire{Bus: b, published: map[bus.Kind]int{}, received: map[bus.Kind]int{}, requests: map[string]int{}}
 }
 
@@ -98,6 +104,13 @@ func (w *wire) onPublished(f func(bus.Topic) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.after = f
+}
+
+// onRequest runs before each request, and may hold it up.
+func (w *wire) onRequest(f func(ctx context.Context, service string)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asks = f
 }
 
 // first fails the first n publishes of one kind, as err, and then does nothing.
@@ -195,8 +208,11 @@ func (w *wire) End(ctx context.Context, topic bus.Topic) (bus.ID, error) {
 func (w *wire) Request(ctx context.Context, service string, payload []byte) ([]byte, error) {
 	w.mu.Lock()
 	w.requests[service]++
-	cut := w.cut
+	cut, asks := w.cut, w.asks
 	w.mu.Unlock()
+	if asks != nil {
+		asks(ctx, service)
+	}
 	if cut {
 		return nil, bus.ErrUnavailable
 	}

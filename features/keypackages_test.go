@@ -1,4 +1,4 @@
-package conclave_test
+package features
 
 import (
 	"errors"

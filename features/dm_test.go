@@ -1,4 +1,4 @@
-package conclave_test
+package features
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -14,6 +15,8 @@ import (
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus"
 	membus "github.com/conclave-chat/conclave/bus/memory"
+	"github.com/conclave-chat/conclave/persistence"
+	memstore "github.com/conclave-chat/conclave/persistence/memory"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
@@ -313,13 +316,39 @@ func TestDirectMessageRetry(t *testing.T) {
 	}
 }
 
+// A toldStore calls a function after each write.
+type toldStore struct {
+	*memstore.Store
+	wrote atomic.Pointer[func()]
+}
+
+func (s *toldStore) Apply(ctx context.Context, b *persistence.Batch, d persistence.Durability) error {
+	err := s.Store.Apply(ctx, b, d)
+	if f := s.wrote.Load(); f != nil {
+		(*f)()
+	}
+	return err
+}
+
 // A direct message whose host stopped before it had added the other side, is
 // formed when it is opened again: what is sent there is for somebody.
 func TestDirectMessageIsFormedLater(t *testing.T) {
-	w := newWorld(t)
+	store := &toldStore{Store: memstore.New()}
+	w := newWorld(t, func(c *conclave.Config) { c.Store = store })
 	c := w.clients(2)
 	alix, bo := c[0], c[1]
-	w.do(alix.BeginDm(w.ctx, bo.InboxID()))
+	must[map[string]bool](t)(w.host.CanMessage(w.ctx, bo.Address())) // so that the next write is the group's
+	ctx, stop := context.WithCancel(w.ctx)
+	tell := func() { stop() }
+	store.wrote.Store(&tell)
+	if _, err := alix.Conversations().NewDm(ctx, bo.Address()); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a call that was cut off: %v", err)
+	}
+	store.wrote.Store(nil)
+	half := must[[]*conclave.Dm](t)(alix.Conversations().ListDms(w.ctx))
+	if len(half) != 1 || len(must[[]conclave.Member](t)(half[0].Members(w.ctx))) != 1 {
+		t.Fatalf("it is not half made: %v", half)
+	}
 	ours := w.dm(alix, bo)
 	w.tell(ours, "hello")
 	w.do(bo.Conversations().SyncAll(w.ctx))

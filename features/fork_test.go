@@ -1,10 +1,12 @@
-package conclave_test
+package features
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -12,18 +14,43 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 	membus "github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/node"
-	memstore "github.com/conclave-chat/conclave/persistence/memory"
 	"github.com/conclave-chat/conclave/proto/associations"
 	"github.com/conclave-chat/conclave/proto/contents"
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// onLog makes worlds of hosts on one log.
-func onLog(t *testing.T) (log *membus.Bus, host func() *world) {
-	log = membus.New(membus.Config{})
-	t.Cleanup(func() { log.Close() })
-	return log, func() *world {
-		return newWorld(t, func(c *conclave.Config) { c.Bus, c.Store, c.CommitLogEvery = log, memstore.New(), -1 })
+// A judge is a world whose host compares its groups with their commit logs as
+// often as the test says.
+type judge struct {
+	*world
+	turn chan struct{} // each lets one round read
+}
+
+func newJudge(t *testing.T, wire *wire) *judge {
+	t.Helper()
+	turn := make(chan struct{})
+	wire.onRequest(func(ctx context.Context, service string) {
+		if service != bus.QueryCommitLog {
+			return
+		}
+		select {
+		case <-turn:
+		case <-ctx.Done():
+		}
+	})
+	return &judge{newWorld(t, wire.config, func(c *conclave.Config) { c.CommitLogEvery = time.Millisecond }), turn}
+}
+
+// round returns when a round has ended that began after the call. The round that
+// waits for its turn began before; the one after it has ended when a third asks.
+func (j *judge) round() {
+	j.t.Helper()
+	for range 3 {
+		select {
+		case j.turn <- struct{}{}:
+		case <-j.ctx.Done():
+			j.t.Fatal("commit logs are not read")
+		}
 	}
 }
 
@@ -60,8 +87,8 @@ func (w *world) forked(c conclave.Conversation) bool {
 // there are, on one host or on several, and members who stand where it says are
 // not marked. Both sides of a direct message do it too.
 func TestCommitLogIsPublishedOnce(t *testing.T) {
-	log, host := onLog(t)
-	one, other := host(), host()
+	wire := newWire(t, membus.Config{})
+	log, one, other := wire.Bus, newJudge(t, wire), newJudge(t, wireTo(wire.Bus))
 	alix, bo, caro := one.client(), one.client(), other.client()
 	g := one.newGroup(conclave.GroupOptions{}, alix, bo, caro)
 	for _, c := range []*conclave.Client{bo, caro} {
@@ -73,8 +100,8 @@ func TestCommitLogIsPublishedOnce(t *testing.T) {
 	for range 3 {
 		one.do(g.Sync(one.ctx))
 		other.do(far.Sync(other.ctx))
-		one.do(one.host.SyncCommitLogs(one.ctx))
-		other.do(other.host.SyncCommitLogs(other.ctx))
+		one.round()
+		other.round()
 	}
 	for _, id := range []conclave.GroupID{g.ID(), dm.ID()} {
 		commits, entries := one.commits(log, id), one.attested(log, id)
@@ -89,12 +116,12 @@ func TestCommitLogIsPublishedOnce(t *testing.T) {
 		}
 	}
 	one.do(g.UpdateName(one.ctx, "again"))
-	one.do(one.host.SyncCommitLogs(one.ctx))
+	one.round()
 	if commits, entries := one.commits(log, g.ID()), one.attested(log, g.ID()); len(entries) != len(commits) {
 		t.Errorf("after another commit %d entries for %d", len(entries), len(commits))
 	}
 	other.do(far.Sync(other.ctx))
-	other.do(other.host.SyncCommitLogs(other.ctx))
+	other.round()
 	if one.forked(g) || one.forked(theirs) || other.forked(far) || one.forked(dm) {
 		t.Error("marked as forked, where all agree")
 	}
@@ -104,8 +131,8 @@ func TestCommitLogIsPublishedOnce(t *testing.T) {
 // is marked, and nothing else changes for it. A host adds nothing to a log that
 // somebody else's key began.
 func TestForkIsShown(t *testing.T) {
-	log, host := onLog(t)
-	w := host()
+	wire := newWire(t, membus.Config{})
+	log, w := wire.Bus, newJudge(t, wire)
 	c := w.clients(2)
 	g := w.newGroup(conclave.GroupOptions{}, c...)
 	w.do(g.UpdateName(w.ctx, "before"))
@@ -123,7 +150,7 @@ func TestForkIsShown(t *testing.T) {
 		GroupId: id[:], SerializedCommitLogEntry: entry,
 		Signature: &associations.RecoverableEd25519Signature{Bytes: ed25519.Sign(key, entry), PublicKey: key.Public().(ed25519.PublicKey)},
 	}}))
-	w.do(w.host.SyncCommitLogs(w.ctx))
+	w.round()
 	if !w.forked(g) || !w.forked(theirs) {
 		t.Errorf("forked: %v and %v", w.forked(g), w.forked(theirs))
 	}
@@ -131,7 +158,7 @@ func TestForkIsShown(t *testing.T) {
 	w.do(theirs.Sync(w.ctx))
 	w.reads(theirs, "still sent")
 	w.do(g.UpdateName(w.ctx, "and renamed"))
-	w.do(w.host.SyncCommitLogs(w.ctx))
+	w.round()
 	if entries := w.attested(log, id); len(entries) != 1 {
 		t.Errorf("%d entries in a log of another key", len(entries))
 	}
