@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -237,6 +238,11 @@ func (s *seat) enter(c group.JoinConfig) error {
 		return nil // a fault took it down again: later
 	}
 	r, fx, err := group.Join(s.env(), c)
+	if unknown := new(group.UnknownAdderError); errors.As(err, &unknown) && s.truth.honest(unknown.Adder) {
+		s.counters["brought back by somebody unknown"]++
+		c.Accepted = true // its owner asked the others
+		r, fx, err = group.Join(s.env(), c)
+	}
 	if err != nil {
 		return err
 	}
@@ -258,6 +264,11 @@ func (s *seat) enter(c group.JoinConfig) error {
 	s.truth.joined(s, c.Welcome.Cursor)
 	s.carryRest(fx)
 	return nil
+}
+
+// honest reports whether an inbox has no installation that forged anything.
+func (g *truth) honest(inbox string) bool {
+	return !slices.ContainsFunc(g.seats(), func(s *seat) bool { return s.evil && s.person.inbox == inbox })
 }
 
 // env is of no group in particular.

@@ -220,10 +220,12 @@ func (g *truth) since(s *seat, n int) int {
 }
 
 // back is the epoch with which a seat that was left behind came back. Of what it
-// missed before it was told that it was missing something.
+// missed before it was told that it was missing something. One that nobody added
+// again came back with none.
 func (g *truth) back(s *seat) int {
 	last := len(g.epochs) - 1
-	if _, member := g.epochs[last].members[string(s.signer.Public())]; !member {
+	_, member := g.epochs[last].members[string(s.signer.Public())]
+	if !member || s.replica == nil || !s.replica.Active() {
 		return last + 1
 	}
 	return g.since(s, last)
