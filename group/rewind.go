@@ -159,7 +159,11 @@ func (s *step) losePath(end uint64) {
 	}
 	s.met(commitsLost, "the log lost commit %d, which was applied", last)
 	for _, it := range s.intents {
-		if it.state == stateWelcoming && it.acked > end {
+		switch {
+		case it.state != stateWelcoming || it.acked != 0 && it.acked <= end:
+		case s.milestone(it.sealed.hash) < 0:
+			s.done(it, errLeftBehind) // nobody offers that commit again
+		default:
 			s.saveIntent(s.change(it, func(it *intent) { it.acked = 0 }))
 		}
 	}

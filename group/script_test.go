@@ -372,6 +372,12 @@ var commands = map[string]func(*world, []string){
 			w.homes[n].show()
 		}
 	},
+	// waits NAME… : the intents that have not ended
+	"waits": func(w *world, names []string) {
+		for _, n := range names {
+			w.printf("%s waits for the intents %v", n, w.homes[n].replica.Outstanding())
+		}
+	},
 	// history NAME… : what the store says of the messages
 	"history": func(w *world, names []string) {
 		for _, n := range names {
