@@ -223,6 +223,7 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 			return err
 		}
 		a.read(ctx) // also where it was told before: what came since was not handed out
+		ctx.Reply(nil)
 		return nil
 	case rejoin:
 		return a.rejoin(ctx, m)

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/conclave-chat/conclave/actors/engine"
-	"github.com/conclave-chat/conclave/bus"
 	"github.com/conclave-chat/conclave/persistence"
 )
 
@@ -181,33 +178,6 @@ func (s *System) WakeAll(ctx context.Context) (int, error) {
 		}
 		return n.(int), nil
 	}
-}
-
-// logRewound tells every replica of the host where its log ends, those that
-// sleep included: their cursors may lie beyond, and will soon look good again.
-func (s *System) logRewound() {
-	s.mu.RLock()
-	all := slices.Collect(maps.Values(s.installations))
-	s.mu.RUnlock()
-	s.beside(func(ctx context.Context) {
-		for _, in := range all {
-			ids, err := groupsOf(ctx, in.vault)
-			tell := func(name string, topic bus.Topic) {
-				var end bus.ID
-				if s.persist(ctx, nil, "end of the log not read", func() (err error) { end, err = s.cfg.Bus.End(ctx, topic); return err }) {
-					err = errors.Join(err, s.names.Tell(name, logRewound{end}))
-				}
-			}
-			tell(installationName(in.id), welcomeTopic(in.id))
-			for _, id := range ids {
-				commits, _ := topicsOf(id)
-				tell(groupName(in.id, id), commits)
-			}
-			if err != nil && ctx.Err() == nil {
-				s.log.Error("replica not told that the log went backwards", installationAttr(in.id), keyErr, err)
-			}
-		}
-	})
 }
 
 // hooks turn what the engine sees into log lines and counts. A recovery has

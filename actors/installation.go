@@ -97,6 +97,9 @@ func (s *System) Wake(ctx context.Context, id InstallationID, key persistence.Ke
 	if kept == in && in.keys.isDue(s.cfg.Now()) {
 		s.tellHost(keysDue{in, keyPackageSoon})
 	}
+	if kept == in {
+		s.tellLossesSoon(in)
+	}
 	return kept.describe(), nil
 }
 

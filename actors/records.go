@@ -24,6 +24,7 @@ const (
 	typeWelcomed     persistence.RecordType = 6 // (empty): a welcome was taken since the key package was replaced
 	typeTaken        persistence.RecordType = 7 // id: a welcome behind the cursor that was joined already
 	typeRequest      persistence.RecordType = 8 // group and id: a welcome that waits for its owner
+	typeLosses       persistence.RecordType = 9 // (empty): how many accepted losses of the log it was told of
 	typeGroupTables  persistence.RecordType = 16
 )
 

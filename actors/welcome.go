@@ -216,6 +216,7 @@ func (a *installationActor) begin(ctx *engine.Context) {
 func (a *installationActor) rewound(ctx *engine.Context) error {
 	if a.last() == 0 {
 		a.read(ctx) // told twice
+		ctx.Reply(nil)
 		return nil
 	}
 	a.sys.log.Error("log of welcomes went backwards", installationAttr(a.in.id))

@@ -97,6 +97,8 @@ func (switchedOff) Last(context.Context, ...bus.Topic) ([]bus.ID, error) {
 
 func (switchedOff) End(context.Context, bus.Topic) (bus.ID, error) { return 0, bus.ErrUnavailable }
 
+func (switchedOff) Lost(bus.Topic) (bus.ID, bool) { return 0, false }
+
 func (switchedOff) Open(context.Context) (bus.Feed, error) {
 	return silence{make(chan struct{})}, nil
 }

@@ -100,8 +100,8 @@ type Info struct {
 	CompareAndSet bool   // ExpectLast works
 	FollowAll     bool   // Feed.FollowAll works
 
-	// Losses is how often an operator accepted that the log has lost entries.
-	// What is missing is missed by whoever had not read it.
+	// Losses is how often an operator accepted that the log has lost entries: see
+	// Bus.Lost. What is missing is missed by whoever had not read it.
 	Losses int
 
 	// Gapless: a feed keeps contract 4. Where it is false a feed may pass over
@@ -147,6 +147,12 @@ type Bus interface {
 	// End returns the newest ID of the shard that holds topic, of whatever
 	// topic it is, 0 where the shard is empty.
 	End(ctx context.Context, topic Topic) (ID, error)
+
+	// Lost returns the position in topic's shard behind which the log may lack
+	// entries whose loss an operator accepted, however often: whoever has read on from
+	// there has read what is left. It reports false where none was. It is as
+	// Info is: read when the bus was opened, and again after each reconnect.
+	Lost(topic Topic) (after ID, lost bool)
 
 	// Open starts a feed that follows nothing yet.
 	Open(ctx context.Context) (Feed, error)

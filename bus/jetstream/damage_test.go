@@ -416,6 +416,20 @@ func TestAcceptedLoss(t *testing.T) {
 					}
 				}
 				left += len(got)
+				after, lost := b.Lost(m)
+				if !lost {
+					t.Fatalf("%v: nothing says that entries are lost", m)
+				}
+				for _, text := range texts {
+					var n uint64
+					if _, err := fmt.Sscanf(text, "message %d", &n); err != nil {
+						t.Fatal(err)
+					}
+					there := slices.ContainsFunc(got, func(e bus.Envelope) bool { return string(e.Payload) == text })
+					if !there && after.Sequence() > n { // its sequence is n+1
+						t.Errorf("message %d is lost, and what is lost is said to be behind %d", n, after.Sequence())
+					}
+				}
 			}
 			if test.lost >= 0 && left != 48-test.lost {
 				t.Errorf("%d entries are left, %d are lost", left, test.lost)
@@ -428,6 +442,9 @@ func TestAcceptedLoss(t *testing.T) {
 			b = open(t, config) // accepted once, of which nothing is new
 			if losses := b.Info().Losses; losses != 1 {
 				t.Errorf("%d losses, later", losses)
+			}
+			if _, lost := b.Lost(messagesOf(t, 1)); !lost {
+				t.Error("later nothing says that entries are lost")
 			}
 		})
 	}
@@ -466,5 +483,8 @@ func TestAcceptedLossIsToldToHosts(t *testing.T) {
 	}
 	if far.Info() != b.Info() || far.Info().Losses != 1 {
 		t.Errorf("the host knows %+v, the deployment is %+v", far.Info(), b.Info())
+	}
+	if after, lost := far.Lost(m); !lost || after.Sequence() > 5 {
+		t.Errorf("the host is told of a loss behind %d, %v", after.Sequence(), lost)
 	}
 }

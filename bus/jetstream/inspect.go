@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -86,7 +87,10 @@ func (e *embedded) inspect(ctx context.Context) error {
 		}
 	}
 	err = errors.Join(files.CutTorn(r.Streams), files.DropDerived(e.cfg.Dir, r.mark))
-	e.mark = files.Mark{Last: map[string]uint64{}}
+	if r.mark.Lost != nil {
+		e.lost.Store(&r.mark.Lost)
+	}
+	e.mark = files.Mark{Last: map[string]uint64{}, Lost: r.mark.Lost}
 	for _, s := range r.Streams {
 		e.mark.Last[s.Name] = s.Last
 	}
@@ -104,13 +108,31 @@ func (e *embedded) repair(ctx context.Context, r LogReport) (LogReport, error) {
 	if err := files.Repair(e.cfg.Dir, aside, r.mark, r.Streams); err != nil {
 		return r, fmt.Errorf("jetstream: %w", err)
 	}
-	e.accepted.Store(true)
+	lost := maps.Clone(r.mark.Lost)
+	if lost == nil {
+		lost = map[string]uint64{}
+	}
+	for _, f := range r.Faults {
+		if first := max(f.Sequence, 1); lost[f.Stream] == 0 || first < lost[f.Stream] {
+			lost[f.Stream] = first
+		}
+	}
 	streams, err := files.Check(ctx, e.cfg.Dir, false)
-	return LogReport{Streams: streams}, err
+	return LogReport{Streams: streams, mark: files.Mark{Lost: lost}}, err
+}
+
+// accepted returns, by stream, the first sequence whose loss was accepted and that the
+// streams do not tell of yet; nil: there is none.
+func (e *embedded) accepted() map[string]uint64 {
+	if lost := e.lost.Load(); lost != nil {
+		return *lost
+	}
+	return nil
 }
 
 // sealMark notes what the files are now that the server has stopped.
 func (e *embedded) sealMark() error {
+	e.mark.Lost = e.accepted()
 	mark, err := files.Stopped(e.cfg.Dir, e.mark)
 	if err != nil {
 		return err

@@ -59,7 +59,8 @@ type Bus struct {
 	probe      probe
 	cut        atomic.Pointer[error] // why the connection is lost; nil while it stands
 	full       fullness
-	damage     atomic.Pointer[error] // what a tail stopped before; nil where nothing was
+	damage     atomic.Pointer[error]        // what a tail stopped before; nil where nothing was
+	lostFrom   [bus.MaxShards]atomic.Uint64 // the first sequence whose loss was accepted; 0: none was
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -173,6 +174,7 @@ const (
 	metaShards      = "conclave.shards"
 	metaFormat      = "conclave.format"
 	metaLosses      = "conclave.losses" // how often a loss was accepted; missing where none was
+	metaLost        = "conclave.lost"   // the first sequence of this stream that was; missing where none was
 	format          = "1"
 )
 
@@ -202,17 +204,20 @@ func (b *Bus) adopt(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if b.server != nil && b.server.accepted.Load() {
-			info.Losses++
+		var lost map[string]uint64
+		if b.server != nil {
+			if lost = b.server.accepted(); lost != nil {
+				info.Losses++
+			}
 		}
 		b.replicated.Store(first.Config.Replicas > 1)
 		for n := range info.Shards {
-			if err := b.adoptShard(ctx, n, info); err != nil {
+			if err := b.adoptShard(ctx, n, info, lost); err != nil {
 				return err
 			}
 		}
-		if b.server != nil {
-			b.server.accepted.Store(false)
+		if lost != nil {
+			b.server.lost.Store(nil) // the streams say so from here on
 		}
 		b.info.Store(&info)
 		return nil
@@ -264,7 +269,9 @@ func (b *Bus) readConstants(s *jetstream.StreamInfo) (bus.Info, error) {
 	}, nil
 }
 
-func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info) error {
+// adoptShard checks one stream. Where a loss was accepted just now, lost has the
+// first sequence of each stream that lacks something, which its metadata says then.
+func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info, lost map[string]uint64) error {
 	s, err := b.streamInfo(ctx, n)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && b.Info().Incarnation == "" {
 		s, err = b.create(ctx, n, want.Incarnation, want.Shards)
@@ -284,11 +291,19 @@ func (b *Bus) adoptShard(ctx context.Context, n int, want bus.Info) error {
 		return fmt.Errorf("%w: stream %s is configured so that it could lose or hide envelopes", bus.ErrRefused, c.Name)
 	}
 	losses := strconv.Itoa(want.Losses)
-	lost := want.Losses > 0 && b.server != nil && c.Metadata[metaLosses] != losses
-	if lost {
-		c.Metadata[metaLosses] = losses
+	news := want.Losses > 0 && b.server != nil && c.Metadata[metaLosses] != losses
+	first, _ := strconv.ParseUint(c.Metadata[metaLost], 10, 64)
+	if at := lost[c.Name]; news && at > 0 && (first == 0 || at < first) {
+		first = at
 	}
-	if lost || b.cfg.MaxBytes != 0 && c.MaxBytes != b.cfg.MaxBytes {
+	if news {
+		c.Metadata[metaLosses] = losses
+		if first > 0 {
+			c.Metadata[metaLost] = strconv.FormatUint(first, 10)
+		}
+	}
+	b.lostFrom[n].Store(first)
+	if news || b.cfg.MaxBytes != 0 && c.MaxBytes != b.cfg.MaxBytes {
 		c.MaxBytes = cmp.Or(b.cfg.MaxBytes, c.MaxBytes)
 		if _, err := b.js.UpdateStream(ctx, c); err != nil {
 			return fmt.Errorf("update stream %s: %w", c.Name, err)
@@ -335,6 +350,19 @@ func (b *Bus) create(ctx context.Context, n int, incarnation string, shards int)
 
 // Info implements bus.Bus.
 func (b *Bus) Info() bus.Info { return *b.info.Load() }
+
+// Lost implements bus.Bus.
+func (b *Bus) Lost(t bus.Topic) (bus.ID, bool) {
+	n, err := bus.OneShard(b.Info().Shards, 0, t)
+	if err != nil {
+		return 0, false
+	}
+	first := b.lostFrom[n].Load()
+	if first == 0 {
+		return 0, false
+	}
+	return bus.MakeID(first-1, n), true
+}
 
 // ClientURL is where others reach the embedded server; empty where it does not
 // listen.

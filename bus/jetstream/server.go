@@ -44,11 +44,11 @@ type embedded struct {
 	port int            // where it listens, once it does
 	srv  *server.Server // watch alone replaces it
 
-	failed   atomic.Bool           // the server met an error of the disk, and has to be started again
-	why      atomic.Pointer[error] // see ready
-	mark     files.Mark            // watch's own, while that runs
-	accepted atomic.Bool           // a loss was, which the streams' metadata is yet to say
-	stop     context.CancelFunc    // ends watch
+	failed   atomic.Bool                       // the server met an error of the disk, and has to be started again
+	why      atomic.Pointer[error]             // see ready
+	mark     files.Mark                        // watch's own, while that runs
+	lost     atomic.Pointer[map[string]uint64] // by stream the first sequence whose loss was accepted, which the streams' metadata is yet to say
+	stop     context.CancelFunc                // ends watch
 	watching sync.WaitGroup
 }
 

@@ -139,6 +139,7 @@ func (e *embedded) noteEnds() {
 	if !moved {
 		return
 	}
+	e.mark.Lost = e.accepted()
 	if err := files.WriteMark(e.cfg.Dir, e.mark); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		e.cfg.Logger.Warn("mark of the log's end not written", "error", err)
 	}

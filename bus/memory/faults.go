@@ -162,14 +162,21 @@ func (b *Bus) Rewind(shard int, to bus.ID) {
 	}
 }
 
-// Lose takes single envelopes out of the log, as damage to its files does. Nobody
-// is told, and their IDs are not given again.
+// Lose takes single envelopes out of the log, as damage to its files does that an
+// operator has accepted. No feed is told, and their IDs are not given again.
 func (b *Bus) Lose(ids ...bus.ID) {
 	l := b.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.losses.Add(1)
 	for i := range l.shards {
-		l.shards[i].lose(func(id bus.ID) bool { return slices.Contains(ids, id) })
+		s := &l.shards[i]
+		s.lose(func(id bus.ID) bool { return slices.Contains(ids, id) })
+		for _, id := range ids {
+			if id.Shard() == i && (s.lost == 0 || id.Sequence() < s.lost) {
+				s.lost = id.Sequence()
+			}
+		}
 	}
 }
 

@@ -190,7 +190,13 @@ func TestFaults(t *testing.T) {
 	t.Run("lost", func(t *testing.T) {
 		b := begin(script{}, memory.Config{})
 		publish(t, b, c, "1")
+		if _, lost := b.Lost(m); lost || b.Info().Losses > 0 {
+			t.Error("a loss is told of before there is one")
+		}
 		b.Lose(publish(t, b, m, "2").ID)
+		if after, lost := b.Lost(m); !lost || after.Sequence() != 1 || b.Info().Losses != 1 {
+			t.Errorf("what is lost is said to be behind %d, %v, %d times", after.Sequence(), lost, b.Info().Losses)
+		}
 		publish(t, b, m, "3")
 		holds(t, b, "1 3")
 		if end, err := b.End(ctx, c); err != nil || end.Sequence() != 3 {

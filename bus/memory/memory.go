@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/conclave-chat/conclave/bus"
@@ -52,8 +53,9 @@ var _ bus.Bus = (*Bus)(nil)
 
 // memlog is what the connections share. One mutex guards all of it.
 type memlog struct {
-	cfg  Config
-	info bus.Info
+	cfg    Config
+	info   bus.Info
+	losses atomic.Int64
 
 	mu       sync.Mutex
 	shards   []shard
@@ -66,6 +68,7 @@ type memlog struct {
 
 type shard struct {
 	end       uint64 // the newest sequence
+	lost      uint64 // the first sequence that was lost; 0: none was
 	bytes     int64
 	topics    map[bus.Topic][]entry
 	followers map[bus.Topic]map[*feed]struct{}
@@ -161,7 +164,11 @@ func (s *shard) drop(t bus.Topic, match func(entry) bool) {
 }
 
 // Info returns the log's constants.
-func (b *Bus) Info() bus.Info { return b.log.info }
+func (b *Bus) Info() bus.Info {
+	info := b.log.info
+	info.Losses = int(b.log.losses.Load())
+	return info
+}
 
 // ready says whether a call may go ahead. Called with the log's mutex held.
 func (b *Bus) ready(ctx context.Context) error {
@@ -385,6 +392,22 @@ func (b *Bus) End(ctx context.Context, topic bus.Topic) (bus.ID, error) {
 		return 0, nil
 	}
 	return bus.MakeID(l.shards[index].end, index), nil
+}
+
+// Lost implements bus.Bus.
+func (b *Bus) Lost(topic bus.Topic) (bus.ID, bool) {
+	l := b.log
+	index, err := bus.OneShard(l.cfg.Shards, 0, topic)
+	if err != nil {
+		return 0, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.shards[index].lost
+	if first == 0 {
+		return 0, false
+	}
+	return bus.MakeID(first-1, index), true
 }
 
 // Close implements bus.Bus. The log stays, for the other connections.

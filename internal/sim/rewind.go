@@ -48,7 +48,8 @@ func (s *seat) rewindLog() bool {
 }
 
 // damage takes entries out of the middle of the log. The log says so itself, and
-// the operator goes on without them: everybody is told where the first one was.
+// the operator goes on without them: everybody is told where the first one was that
+// was ever lost, once it is there.
 func (s *seat) damage() bool {
 	log := s.truth.log()
 	if s.counters[string(faultDamage)] == mostRewinds || len(log) < 3 {
@@ -69,7 +70,8 @@ func (s *seat) damage() bool {
 		s.truth.taint(log[first:])
 	}
 	s.bus.Lose(ids...)
-	to := uint64(bus.MakeID(ids[0].Sequence()-1, 0))
+	before, _ := s.bus.Lost(s.truth.commits)
+	to := uint64(before)
 	for _, h := range s.hosts {
 		h.backup = nil // one from before would not know of it
 	}

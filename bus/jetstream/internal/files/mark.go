@@ -17,6 +17,9 @@ import (
 type Mark struct {
 	// Last is the last sequence of each stream, or one shortly before it.
 	Last map[string]uint64 `json:"last"`
+	// Lost has, by stream, the first sequence whose loss was accepted, until the
+	// streams themselves say so.
+	Lost map[string]uint64 `json:"lost,omitempty"`
 	// Files has the size of each file, where the server was stopped, and Derived
 	// the sum of each that the server can make anew and does not check itself.
 	Files   map[string]int64  `json:"files,omitempty"`
