@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -50,6 +51,7 @@ type directory struct {
 	verifier identity.Verifier
 	store    persistence.Store
 	log      *slog.Logger
+	clock    logClock
 
 	mu      sync.RWMutex
 	inboxes map[string]*inbox
@@ -84,11 +86,12 @@ func newDirectory(ctx context.Context, c Config) *directory {
 }
 
 // asOf returns what is known here of an inbox's state at seq, and whether an
-// update has exactly that id: the form in which a replica asks.
-func (d *directory) asOf(id string, seq uint64) (*identity.State, bool) {
+// update has exactly that id and was there at a time: the form in which a replica
+// asks.
+func (d *directory) asOf(id string, seq uint64, by time.Time) (*identity.State, bool) {
 	b := d.open(id)
 	defer b.mu.Unlock()
-	return b.log.AsOf(seq)
+	return b.log.AsOf(seq, by)
 }
 
 // latest returns what is known of an inbox: its newest state and sequence id.
@@ -169,10 +172,20 @@ func (d *directory) inbox(id string) *inbox {
 }
 
 // resolve reads what a replica waits for. Where an update that it needs could not
-// be judged, since no chain answers, it is not known whether the update exists.
+// be judged, since no chain answers, it is not known whether the update exists. One
+// that may still come, and count, is waited for: see identity.Settled.
 func (d *directory) resolve(ctx context.Context, need []group.IdentityAt) error {
 	if err := d.refresh(ctx, inboxesOf(need)); err != nil {
 		return err
+	}
+	if coming := slices.DeleteFunc(slices.Clone(need), d.settled); len(coming) > 0 {
+		last := slices.MaxFunc(coming, func(a, b group.IdentityAt) int { return a.By.Compare(b.By) })
+		if !pause(ctx, nil, d.clock.until(last.By.Add(identity.Settled))) {
+			return ctx.Err()
+		}
+		if err := d.refresh(ctx, inboxesOf(coming)); err != nil {
+			return err
+		}
 	}
 	for _, n := range need {
 		if err := d.known(n); err != nil {
@@ -182,10 +195,18 @@ func (d *directory) resolve(ctx context.Context, need []group.IdentityAt) error 
 	return nil
 }
 
+// settled reports whether no update that comes yet is what a replica asks for: ids
+// rise, and one that the log takes from now on is too late.
+func (d *directory) settled(n group.IdentityAt) bool {
+	_, latest := d.latest(n.Inbox)
+	d.clock.saw(n.By)
+	return latest >= n.Sequence || n.By.IsZero() || d.clock.until(n.By.Add(identity.Settled)) <= 0
+}
+
 func (d *directory) known(n group.IdentityAt) error {
 	b := d.open(n.Inbox)
 	defer b.mu.Unlock()
-	if _, exact := b.log.AsOf(n.Sequence); exact || b.unjudged == nil {
+	if _, exact := b.log.AsOf(n.Sequence, n.By); exact || b.unjudged == nil {
 		return nil
 	}
 	return fmt.Errorf("actors: identity update not judged: %w", b.unjudged)
@@ -302,8 +323,16 @@ func verifyAll(updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateL
 // for everybody alike; the states before it stay.
 func extend(log *identity.History, updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog, verified []identity.Verified) {
 	for i, v := range verified {
-		if log.Append(updates[i].SequenceId, v) != nil {
+		if log.Append(updates[i].SequenceId, timeOf(updates[i].ServerTimestampNs), v) != nil {
 			return
 		}
 	}
+}
+
+// timeOf reads a time of the identity log; 0 is none.
+func timeOf(ns uint64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(ns))
 }

@@ -45,7 +45,7 @@ func (n *networkLog) publish(t *testing.T, d *identity.Draft) {
 		t.Fatal(err)
 	}
 	n.updates = append(n.updates, &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
-		SequenceId: uint64(10 * (len(n.updates) + 1)), Update: u,
+		SequenceId: uint64(10 * (len(n.updates) + 1)), ServerTimestampNs: uint64(time.Now().UnixNano()), Update: u,
 	})
 }
 
@@ -217,6 +217,64 @@ func TestAChainHoldsUpNobody(t *testing.T) {
 			if s, id := d.latest(n.inbox); id != 20 || !s.Has(contract) {
 				t.Errorf("then it is known up to %d", id)
 			}
+		}
+	})
+}
+
+// An id that no update has yet may have one that counts, for as long as the log's
+// servers may put it at the time of who cites it. So long, and no longer, nobody
+// answers what it stands for; by what was read of the log, and not by this host's
+// clock, that time may be over.
+func TestAnUpdateThatMayStillComeIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetworkLog(t)
+		d := openDirectory(t, n, memory.New(), ethereum.Verifier{})
+		resolve := func(need ...group.IdentityAt) time.Duration {
+			t.Helper()
+			began := time.Now()
+			if err := d.resolve(t.Context(), need); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		at := func(seq uint64, by time.Time) group.IdentityAt {
+			return group.IdentityAt{Inbox: n.inbox, Sequence: seq, By: by}
+		}
+		exact := func(need group.IdentityAt) bool {
+			_, is := d.asOf(need.Inbox, need.Sequence, need.By)
+			return is
+		}
+		behind := time.Now().Add(-time.Hour) // the log's clock, which is not this host's
+		for name, c := range map[string]struct {
+			need group.IdentityAt
+			want time.Duration
+		}{
+			"one that is there":               {at(10, behind), 0},
+			"a gap that nothing can fill":     {at(9, behind), 0},
+			"one that nobody cited at a time": {at(20, time.Time{}), 0},
+			"one that may come":               {at(20, behind), identity.Settled},
+		} {
+			if got := resolve(c.need); got != c.want {
+				t.Errorf("%s is waited for for %v, not %v", name, got, c.want)
+			}
+		}
+		if got := resolve(at(20, behind.Add(time.Second))); got > time.Second {
+			t.Errorf("waits beside each other take %v", got)
+		}
+		d.clock.saw(behind.Add(time.Minute))
+		if got := resolve(at(20, behind.Add(50*time.Second))); got != 0 {
+			t.Errorf("by what was read it is late enough, and it takes %v", got)
+		}
+
+		now := at(20, time.Now())
+		soon := time.AfterFunc(time.Second, func() { n.add(t) })
+		defer soon.Stop()
+		if resolve(now); !exact(now) {
+			t.Error("an update that came in time does not count")
+		}
+		n.add(t)
+		if late := at(30, now.By); resolve(late) != 0 || exact(late) {
+			t.Error("an update that came too late counts")
 		}
 	})
 }

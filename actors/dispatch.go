@@ -106,6 +106,7 @@ func (d *dispatcher) nextTurn() uint64 {
 // handOut groups a batch by log, in order, and posts each group's part once to
 // every follower.
 func (d *dispatcher) handOut(turn uint64, batch []bus.Envelope) {
+	d.reader.clock.sawAll(batch)
 	since := d.reader.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()

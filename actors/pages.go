@@ -20,6 +20,7 @@ type reader struct {
 	ctx   context.Context // the host's: a page is read for everybody
 	bus   bus.Bus
 	realm *mls.Realm
+	clock *logClock // is told of what is read
 
 	mu    sync.Mutex
 	last  moment
@@ -140,6 +141,7 @@ func (r *reader) fetch(p *page, limit int) {
 	}
 	p.items = decode(r.realm, p.key.after, envelopes)
 	p.full = len(envelopes) == limit
+	r.clock.sawAll(envelopes)
 	for _, e := range envelopes {
 		p.size += len(e.Payload)
 	}

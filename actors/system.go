@@ -202,7 +202,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("actors: open feed: %w", err), s.engine.Shutdown(ctx))
 	}
-	s.reader = &reader{ctx: s.ctx, bus: cfg.Bus, realm: s.realm, pages: map[pageKey]*page{}}
+	s.reader = &reader{ctx: s.ctx, bus: cfg.Bus, realm: s.realm, clock: &s.inboxes.clock, pages: map[pageKey]*page{}}
 	s.feed = &dispatcher{
 		bus: cfg.Bus, feed: feed, gapless: cfg.Bus.Info().Gapless, realm: s.realm, reader: s.reader, log: s.log,
 		post: s.names.Tell, depth: s.depth, beside: s.beside, alarm: s.logRewound, logs: map[bus.Topic]*following{},

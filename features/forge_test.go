@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus"
@@ -71,7 +72,7 @@ func stolen(t *testing.T, store persistence.Store, c *conclave.Client, id concla
 	vault := must[*persistence.Vault](t)(persistence.OpenVault(t.Context(), store, c.InstallationID(), c.DatabaseKey()))
 	env := group.Env{
 		Signer: signer, Inbox: c.InboxID(), Rand: rand.Reader,
-		Identity: func(string, uint64) (*identity.State, bool) { return nil, false },
+		Identity: func(string, uint64, time.Time) (*identity.State, bool) { return nil, false },
 	}
 	replica, _, err := group.Load(env, stolenRows{t, store, vault, id})
 	if err != nil {

@@ -1,5 +1,7 @@
 package group
 
+import "time"
+
 // Effects are what a step asks of its host, to be carried out in the order of
 // the fields: Save before Send before Emit. A host that cannot save drops the
 // replica and loads it again; it never goes on with a replica that is ahead of
@@ -63,10 +65,14 @@ const (
 	TopicWelcomes
 )
 
-// An IdentityAt names an inbox's state at one sequence id.
+// An IdentityAt names an inbox's state at one sequence id, for whoever cited it at a
+// time. An update that is not there yet may count for that time until
+// identity.Settled later, by the log's clock: what is not there then is answered. The
+// zero time waits for nothing.
 type IdentityAt struct {
 	Inbox    string
 	Sequence uint64
+	By       time.Time
 }
 
 // A Fetch asks for the newest state of inboxes, and for key packages of all

@@ -323,9 +323,9 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	var need []IdentityAt
 	for _, inbox := range slices.Sorted(maps.Keys(meta.Members)) {
 		seq := meta.Members[inbox]
-		state, exact := s.env.Identity(inbox, seq)
+		state, exact := s.env.Identity(inbox, seq, time.Time{}) // when it was cited is not known here
 		if !exact {
-			need = append(need, IdentityAt{inbox, seq})
+			need = append(need, IdentityAt{Inbox: inbox, Sequence: seq})
 			continue
 		}
 		states[inbox] = state

@@ -87,7 +87,7 @@ func (j *judge) citedAt(inbox string, seq uint64) ([][]byte, bool) {
 }
 
 // leavesByInbox lists the installations that are in the tree. They stand for an inbox
-// that is cited at an id which no update has, as real clients let members do. What
+// that is cited at an id which no update had, as real clients let members do. What
 // its log holds up to that id depends on when one looks; the tree does not, so all
 // come to one verdict, and such a citation changes nothing.
 func (r *Replica) leavesByInbox() map[string][][]byte {
@@ -98,7 +98,8 @@ func (r *Replica) leavesByInbox() map[string][][]byte {
 	return leaves
 }
 
-// stateAt asks for the identity state that an update has led to. One that is not
+// stateAt asks for the identity state that an update has led to which was there when
+// the log took the commit: one that came later changes no verdict. One that is not
 // there is waited for once.
 func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	if seq == 0 {
@@ -107,11 +108,11 @@ func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	if _, err := identity.ParseInboxID(inbox); err != nil {
 		return nil, false // nobody's, whatever is looked up
 	}
-	state, exact := j.env.Identity(inbox, seq)
+	state, exact := j.env.Identity(inbox, seq, j.at)
 	if !exact {
 		j.exact = false
 		if !j.settled {
-			j.need = append(j.need, IdentityAt{inbox, seq})
+			j.need = append(j.need, IdentityAt{inbox, seq, j.at})
 		}
 		return nil, false
 	}

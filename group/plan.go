@@ -244,7 +244,7 @@ func (p *membershipPlan) update(in FetchedInbox) int {
 	if was && in.Sequence <= old {
 		return 0
 	}
-	now, exact := p.env.Identity(in.Inbox, in.Sequence)
+	now, exact := p.env.Identity(in.Inbox, in.Sequence, time.Time{})
 	if in.Sequence == 0 || !exact {
 		p.draft.unreachable = append(p.draft.unreachable, in.Inbox)
 		return 0
@@ -316,7 +316,7 @@ func (p *membershipPlan) citedNow(inbox string, seq uint64) (keys [][]byte, know
 	if _, err := identity.ParseInboxID(inbox); err != nil || seq == 0 {
 		return nil, true
 	}
-	state, exact := p.env.Identity(inbox, seq)
+	state, exact := p.env.Identity(inbox, seq, time.Time{})
 	if exact {
 		return installationsOf(state), true
 	}

@@ -35,9 +35,10 @@ type Env struct {
 
 	// Identity returns an inbox's state as of the last update at or below the
 	// sequence id that the host has verified, and whether an update has exactly
-	// that id. Where none has, the replica asks to Resolve, and judges by what
-	// Identity says after Resolved. A nil state is an inbox without updates.
-	Identity func(inbox string, sequence uint64) (s *identity.State, exact bool)
+	// that id and was in the identity log at a time: see identity.History.AsOf. Where
+	// none has, the replica asks to Resolve, and judges by what Identity says after
+	// Resolved. A nil state is an inbox without updates.
+	Identity func(inbox string, sequence uint64, by time.Time) (s *identity.State, exact bool)
 
 	// Stored reports whether the rows have a message, with the effects of every
 	// step so far: however long ago it came, it is not taken a second time. Its

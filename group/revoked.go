@@ -1,5 +1,7 @@
 package group
 
+import "time"
+
 // An inbox may take an installation back (identity.Draft.Revoke). The installation
 // learns that from what is fetched of its own inbox. From then on it sends nothing:
 // others refuse what it commits and remove it, which nobody can do to itself. It
@@ -13,7 +15,7 @@ package group
 // installation back. At what the group cites it owned it, and before that it may
 // not have.
 func (s *step) revokedAt(sequence uint64) bool {
-	state, exact := s.env.Identity(s.env.Inbox, sequence)
+	state, exact := s.env.Identity(s.env.Inbox, sequence, time.Time{})
 	return exact && sequence > s.meta.Members[s.env.Inbox] && !ownsInstallation(state, s.env.installation())
 }
 
@@ -47,7 +49,7 @@ func (s *step) reinstate(m *Metadata) {
 	if s.revoked == 0 || at < s.revoked {
 		return
 	}
-	if state, exact := s.env.Identity(s.env.Inbox, at); exact && ownsInstallation(state, s.env.installation()) {
+	if state, exact := s.env.Identity(s.env.Inbox, at, s.appliedAt); exact && ownsInstallation(state, s.env.installation()) {
 		s.revoked, s.dirt = 0, true
 		s.met(takenIn, "")
 	}

@@ -510,7 +510,7 @@ func (h *home) usurp(victim *home, epoch, cursor uint64) {
 	members, failed := map[string]uint64{}, [][]byte(nil)
 	for _, name := range h.order {
 		o := h.homes[name]
-		members[o.inbox.id] = o.inbox.seqs[len(o.inbox.seqs)-1]
+		members[o.inbox.id] = o.inbox.log.LatestID()
 		if o != h && o != victim {
 			failed = append(failed, o.signer.Public())
 		}

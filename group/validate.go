@@ -36,7 +36,7 @@ func (s *step) judge(c *mls.StagedCommit, hash [32]byte, at time.Time) *verdict 
 	h.Write([]byte("commit verdict"))
 	h.Write(s.group.EpochAuthenticator())
 	h.Write(hash[:])
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(at.Unix())))
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())))
 	for _, inbox := range s.leaving { // the transcript depends on it
 		h.Write([]byte(inbox))
 	}

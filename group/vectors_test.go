@@ -215,13 +215,13 @@ func TestPassiveJoinVectors(t *testing.T) {
 func (s *scenario) identities(t *testing.T) map[string]*inbox {
 	logs := map[string]*inbox{}
 	for _, l := range s.Identity {
-		in := &inbox{id: l.InboxID, states: map[uint64]*identity.State{}}
+		in := &inbox{id: l.InboxID}
 		for _, u := range l.Updates {
 			update, err := identity.Decode(u.Update)
 			if err != nil {
 				t.Fatal(err)
 			}
-			in.append(t, u.SequenceID, update)
+			in.append(t, u.SequenceID, time.Time{}, update)
 		}
 		logs[l.InboxID] = in
 	}
@@ -285,7 +285,7 @@ func (s *scenario) replay(t *testing.T, j vectorJoiner, logs map[string]*inbox) 
 		Signer:   signer,
 		Inbox:    j.InboxID,
 		Shared:   memo{},
-		Identity: func(id string, seq uint64) (*identity.State, bool) { return logs[id].at(seq) },
+		Identity: func(id string, seq uint64, by time.Time) (*identity.State, bool) { return logs[id].at(seq, by) },
 	}
 	group.RecordAll(&env)
 	secrets := j.secrets(t)

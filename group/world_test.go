@@ -58,9 +58,7 @@ type inbox struct {
 	name   string
 	id     string
 	wallet *ethereum.Key
-	seqs   []uint64
-	states map[uint64]*identity.State
-	latest *identity.State
+	log    identity.History
 }
 
 // A store is what an installation has on disk.
@@ -174,7 +172,7 @@ func (w *world) newInbox(person string, first identity.Identifier) (*inbox, *ide
 	w.must(err)
 	id, err := identity.InboxID(wallet.Identifier(), identity.DefaultNonce)
 	w.must(err)
-	in := &inbox{name: person, id: id, wallet: wallet, states: map[uint64]*identity.State{}}
+	in := &inbox{name: person, id: id, wallet: wallet}
 	w.inboxes[person], w.byID[id] = in, in
 	draft, err := identity.Register(wallet.Identifier(), identity.DefaultNonce, first, w.tick())
 	w.must(err)
@@ -196,36 +194,25 @@ func (w *world) takeIn(name string) {
 func (w *world) update(in *inbox, draft *identity.Draft) {
 	u, err := draft.Update()
 	w.must(err)
-	in.append(w.t, w.nextID(), u)
+	in.append(w.t, w.nextID(), w.now, u)
 }
 
-func (in *inbox) append(t testing.TB, seq uint64, u *associations.IdentityUpdate) {
+func (in *inbox) append(t testing.TB, seq uint64, at time.Time, u *associations.IdentityUpdate) {
 	v, err := identity.Verify(u, ethereum.Verifier{})
 	if err == nil {
-		in.latest, err = in.latest.Apply(v)
+		err = in.log.Append(seq, at, v)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.seqs = append(in.seqs, seq)
-	in.states[seq] = in.latest
 }
 
 // at is Env.Identity over a complete log.
-func (in *inbox) at(seq uint64) (*identity.State, bool) {
+func (in *inbox) at(seq uint64, by time.Time) (*identity.State, bool) {
 	if in == nil {
 		return nil, false
 	}
-	if s, ok := in.states[seq]; ok {
-		return s, true
-	}
-	var below *identity.State
-	for _, n := range in.seqs {
-		if n <= seq {
-			below = in.states[n]
-		}
-	}
-	return below, false
+	return in.log.AsOf(seq, by)
 }
 
 func (w *world) nextID() uint64 { w.lastID++; return w.lastID }
@@ -280,11 +267,11 @@ func (h *home) env() group.Env {
 		Version: h.version,
 		PutBack: h.putBack,
 		Stored:  h.stored,
-		Identity: func(id string, seq uint64) (*identity.State, bool) {
+		Identity: func(id string, seq uint64, by time.Time) (*identity.State, bool) {
 			if h.offline {
 				return nil, false
 			}
-			return h.byID[id].at(seq)
+			return h.byID[id].at(seq, by)
 		},
 	}
 	if h.alone {
@@ -469,7 +456,7 @@ func (w *world) fetch(id string) group.FetchedInbox {
 	if in == nil {
 		return out
 	}
-	out.Sequence = in.seqs[len(in.seqs)-1]
+	out.Sequence = in.log.LatestID()
 	for _, name := range w.order {
 		if h := w.homes[name]; h.inbox == in && !h.keyless {
 			out.KeyPackages = append(out.KeyPackages, h.secrets.KeyPackage.MLS.Bytes())

@@ -3,10 +3,13 @@ package identity
 import (
 	"fmt"
 	"sort"
+	"time"
 )
 
 // A History is one inbox's update log: what the inbox was at each sequence id.
 // Groups cite exact ids, so a state exists only at an id that an update has.
+// Each update has the time at which the log took it, so that what somebody could
+// cite at some time is the same whenever one asks.
 //
 // The log is kept as verified updates and the newest state; older states are
 // folded again when asked for. The zero History is an empty log. It is not safe
@@ -19,14 +22,25 @@ type History struct {
 
 type entry struct {
 	seq    uint64
+	at     time.Time
 	update Verified
 }
 
-// Append adds the next update of the log. Sequence ids rise; an update whose id
+// ClockSkew is how far apart the clocks of a network's servers may be. An update is
+// taken to be there for whoever cites it up to so much before the log took it: what
+// was fetched and cited at once is not refused where the servers' clocks differ.
+const ClockSkew = 2 * time.Second
+
+// Settled is how long after a time no update comes any more that was there at that
+// time: the log's servers count it up to ClockSkew later, by a clock that is behind
+// by as much.
+const Settled = 2 * ClockSkew
+
+// Append adds the next update of the log, which took it at a time. Sequence ids rise; an update whose id
 // is already there is ignored, so that overlapping reads do no harm. An update
 // that breaks a rule breaks the inbox for good, as it does for every client:
 // Append returns that error from then on, and the states before it stay.
-func (h *History) Append(seq uint64, u Verified) error {
+func (h *History) Append(seq uint64, at time.Time, u Verified) error {
 	if h.broken != nil {
 		return h.broken
 	}
@@ -38,7 +52,7 @@ func (h *History) Append(seq uint64, u Verified) error {
 		h.broken = fmt.Errorf("identity: update %d breaks inbox %s: %w", seq, u.inbox, err)
 		return h.broken
 	}
-	h.entries = append(h.entries, entry{seq, u})
+	h.entries = append(h.entries, entry{seq, at, u})
 	h.latest = next
 	return nil
 }
@@ -91,13 +105,14 @@ func (h *History) At(seq uint64) (*State, bool) {
 }
 
 // AsOf returns the state after the last update at or below seq, nil where there
-// is none, and whether an update has exactly that id.
-func (h *History) AsOf(seq uint64) (s *State, exact bool) {
+// is none, and whether an update has exactly that id and was there at a time. The zero
+// time stands for now. An update of which the log tells no time was always there.
+func (h *History) AsOf(seq uint64, by time.Time) (s *State, exact bool) {
 	n := sort.Search(len(h.entries), func(i int) bool { return h.entries[i].seq > seq })
 	if n == 0 {
 		return nil, false
 	}
-	last := h.entries[n-1].seq
-	s, _ = h.At(last)
-	return s, last == seq
+	last := h.entries[n-1]
+	s, _ = h.At(last.seq)
+	return s, last.seq == seq && (by.IsZero() || !last.at.After(by.Add(ClockSkew)))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/big"
 	"testing"
+	"time"
 
 	"github.com/ethereum/go-ethereum/crypto"
 
@@ -127,18 +128,18 @@ func TestHistoryStopsAtABadUpdate(t *testing.T) {
 	if h.Latest() != nil || h.LatestID() != 0 {
 		t.Error("an empty log has a state")
 	}
-	if err := h.Append(7, verify(t, w.first)); err != nil {
+	if err := h.Append(7, time.Unix(7, 0), verify(t, w.first)); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Append(7, verify(t, w.first)); err != nil || h.Len() != 1 {
+	if err := h.Append(7, time.Unix(7, 0), verify(t, w.first)); err != nil || h.Len() != 1 {
 		t.Errorf("the same entry read twice: %v", err)
 	}
 	bad := verify(t, sign(t, w.draft().Revoke(w.a1.id, w.w2.Identifier()), w.w2))
 	good := verify(t, sign(t, w.draft().Add(w.a2.id, w.w1.Identifier()), w.w1, w.a2))
-	if err := h.Append(8, bad); !errors.Is(err, identity.ErrNotRecovery) {
+	if err := h.Append(8, time.Unix(8, 0), bad); !errors.Is(err, identity.ErrNotRecovery) {
 		t.Errorf("err = %v", err)
 	}
-	if err := h.Append(9, good); !errors.Is(err, identity.ErrNotRecovery) || h.Broken() == nil {
+	if err := h.Append(9, time.Unix(9, 0), good); !errors.Is(err, identity.ErrNotRecovery) || h.Broken() == nil {
 		t.Errorf("after the bad update: %v", err)
 	}
 	if s, ok := h.At(7); !ok || !s.Has(w.a1.id) {
@@ -146,5 +147,36 @@ func TestHistoryStopsAtABadUpdate(t *testing.T) {
 	}
 	if _, ok := h.At(9); ok {
 		t.Error("a state after the bad update")
+	}
+}
+
+// What was there at a time is the same whenever one asks, and clocks may differ a
+// little. A log that tells no time has its updates at all times.
+func TestAnUpdateCountsFromItsTimeOn(t *testing.T) {
+	w := newWorld(t)
+	var h, timeless identity.History
+	at := time.Unix(1000, 0)
+	u := verify(t, w.first)
+	if err := errors.Join(h.Append(7, at, u), timeless.Append(7, time.Time{}, u)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		log  *identity.History
+		seq  uint64
+		by   time.Time
+		want bool
+	}{
+		{&h, 7, at, true},
+		{&h, 7, at.Add(time.Hour), true},
+		{&h, 7, at.Add(-identity.ClockSkew), true},
+		{&h, 7, at.Add(-identity.ClockSkew - 1), false},
+		{&h, 7, time.Time{}, true}, // now
+		{&h, 8, at, false},
+		{&h, 6, at, false},
+		{&timeless, 7, at.Add(-time.Hour), true},
+	} {
+		if _, got := c.log.AsOf(c.seq, c.by); got != c.want {
+			t.Errorf("%d at %v: %v", c.seq, c.by, got)
+		}
 	}
 }

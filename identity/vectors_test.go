@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/identity/ethereum"
@@ -120,7 +121,7 @@ func TestVectorsOfRealUpdates(t *testing.T) {
 					t.Fatal(err)
 				}
 				before, beforeID := h.Latest(), h.LatestID()
-				err = h.Append(u.SequenceID, verified)
+				err = h.Append(u.SequenceID, time.Time{}, verified)
 				if u.Invalid {
 					if err == nil || h.Latest() != before || h.LatestID() != beforeID {
 						t.Errorf("invalid update: err = %v", err)

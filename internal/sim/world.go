@@ -265,8 +265,8 @@ func (w *world) wait(d time.Duration) { w.now = w.now.Add(d) }
 
 func (w *world) chance(n, of int) bool { return w.rand.IntN(of) < n }
 
-// identity is Env.Identity of one installation.
-func (h *home) identity(inbox string, seq uint64) (*identity.State, bool) {
+// identity is Env.Identity of one installation. Nobody here cites what is not there yet.
+func (h *home) identity(inbox string, seq uint64, _ time.Time) (*identity.State, bool) {
 	p := h.byID[inbox]
 	if p == nil {
 		return nil, false
