@@ -570,13 +570,17 @@ func (a *groupActor) notRead(ctx *engine.Context, m logRead) error {
 // rewound tells the replica where the log ends now. Where that is not before its
 // cursor, the log has grown again, or it was told before: it compares.
 func (a *groupActor) rewound(ctx *engine.Context, end bus.ID) error {
+	commits, _ := topicsOf(a.id)
+	after, lost := a.sys.cfg.Bus.Lost(commits)
+	in := group.Rewound{End: uint64(end), Lost: lost, LostAfter: uint64(after)}
 	if uint64(end) >= a.replica.Cursor() {
-		return a.step(ctx, group.Rewound{End: uint64(end)})
+		return a.step(ctx, in)
 	}
 	a.sys.log.Error("group log went backwards", groupAttr(a.id), installationAttr(a.in.id))
 	a.sys.streams.rewound(a.in.id, a.id, end)
 	a.outbox.drop() // the replica sends it anew
-	return a.step(ctx, group.Rewound{End: uint64(end), Rows: a.rows(ctx.Context())})
+	in.Rows = a.rows(ctx.Context())
+	return a.step(ctx, in)
 }
 
 // rejoin takes a welcome to a group that was known here: this installation was

@@ -73,10 +73,12 @@ type comparison struct {
 }
 
 // ReadFrom returns the ID after which the log is read next: the cursor, or
-// before it where what was read is to be compared, or the commit that added this
-// member was not seen yet.
+// before it where what was read is to be compared, the commit that added this
+// member was not seen yet, or the log is looked at for a loss.
 func (r *Replica) ReadFrom() uint64 {
 	switch {
+	case r.survey.from > 0:
+		return r.survey.from - 1
 	case r.check.done:
 		return r.cursor
 	case r.unseen():

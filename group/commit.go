@@ -127,11 +127,15 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 		s.emit(Deactivated{})
 		return
 	}
+	missed := s.ahead.highest >= next.Epoch()
 	s.ahead = ahead{}
 	s.reinstate(meta)
 	s.met(epochEntered, "") // whatever it was about, the group goes on and so do we
 	s.addStorageKey()
 	s.emit(EpochChanged{Epoch: next.Epoch()})
+	if missed {
+		s.seekHole()
+	}
 }
 
 // settle gives the intents their due after an epoch began: the own commit is

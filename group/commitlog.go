@@ -99,6 +99,9 @@ func (s *step) recordApplied(d Delivered, before *mls.Group) {
 
 // recordFailed notes a commit that changed nothing.
 func (s *step) recordFailed(d Delivered, result CommitResult) {
+	if d.ID <= s.passed {
+		return // it is on record
+	}
 	now := s.group.EpochAuthenticator()
 	if result != CommitWrongEpoch { // of another time than ours, and no decision
 		s.follow(d.ID, now)

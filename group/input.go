@@ -120,9 +120,15 @@ type (
 	// saved: what is beyond the end, and is not there when the log was read, is
 	// offered again from them. Nil offers nothing again. Outbounds that the
 	// host has not published yet are dropped: the replica sends them anew.
+	//
+	//
+	// Lost says that an operator has accepted losses in the log, all behind LostAfter:
+	// see survey.
 	Rewound struct {
-		End  uint64
-		Rows RowReader
+		End       uint64
+		Lost      bool
+		LostAfter uint64
+		Rows      RowReader
 	}
 )
 

@@ -1,7 +1,9 @@
 package group
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/conclave-chat/conclave/mls"
@@ -41,7 +43,7 @@ type intent struct {
 	// Sealed, Unsettled and Welcoming.
 	sealed    *sealed
 	conflicts int    // refusals by compare-and-set in this epoch
-	acked     uint64 // the ID that the bus gave it, where it told
+	acked     uint64 // the ID that the bus gave it, or somewhere; 0: it has not answered
 	mark      uint64 // Unsettled: the read that settles it
 	try       uint64 // of its newest Outbound
 
@@ -50,6 +52,10 @@ type intent struct {
 	remaining   []string // inboxes for the next commit, where one was too small for all
 	got         *Fetched // what the plan is made from
 }
+
+// somewhere stands for the ID of what the bus has and gave no ID: beyond any end that
+// a log which went back may have.
+const somewhere = math.MaxUint64
 
 // An intentState's numbers are stored.
 type intentState uint8
@@ -251,7 +257,7 @@ func (s *step) published(in Published) error {
 	if it == nil {
 		return nil
 	}
-	if it = s.change(it, func(it *intent) { it.acked = in.ID }); in.ID != 0 && in.ID <= s.cursor {
+	if it = s.change(it, func(it *intent) { it.acked = cmp.Or(in.ID, somewhere) }); in.ID != 0 && in.ID <= s.cursor {
 		s.attempt(it, "read past without effect")
 		s.unsettle(it.id)
 	}
@@ -325,6 +331,10 @@ func (s *step) conflict(in Conflict) error {
 // caughtUpTo: the log was read. What was in flight before the read began and
 // did not turn up is not there.
 func (s *step) caughtUpTo(in CaughtUp) error {
+	if s.survey.from > 0 {
+		s.surveyed(in)
+		return nil
+	}
 	if in.Mark < s.marks || s.waiting != nil || s.check.failed || s.may().reads && !s.compareRest(in) {
 		return nil // an older read, or one that stopped at a delivery that waits, or of another log
 	}

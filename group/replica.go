@@ -107,6 +107,8 @@ type Replica struct {
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
 	check    comparison // of the chain with the log
+	sought   uint64     // the epoch in which the log's hole was gone back to, plus one
+	passed   uint64     // up to here the log was read before, and had lost entries: its commits are known
 	ahead    ahead      // what was read of epochs that are not reached
 	settled  bool       // what the waiting delivery asked for was looked up
 }
@@ -128,6 +130,8 @@ type position struct {
 	next       uint64 // number of the next intent
 	marks      uint64 // reads asked for
 	rewinds    uint64 // times the cursor went backwards
+	survey     survey // of a log that has lost entries
+	hole       uint64 // all that it has lost lies behind this ID, minus one; 0: it has lost nothing
 	rejected   uint64 // envelopes rejected; the next slot of that table
 	standing   Standing
 	why        string         // it is not Following

@@ -107,7 +107,11 @@ func (s *step) rewound(in Rewound) error {
 	if !s.group.Active() {
 		return nil
 	}
-	if in.End >= s.cursor {
+	if in.Lost && s.hole != in.LostAfter+1 {
+		s.hole, s.dirt = in.LostAfter+1, true
+	}
+	in.Lost = in.Lost && in.LostAfter <= in.End // else all of that is lost and more
+	if in.End >= s.cursor && !(in.Lost && s.survey.done) {
 		// What was read may be there, or the log has grown again: it is compared.
 		// What was only acknowledged may be gone.
 		s.check, s.caughtUp = comparison{}, false
@@ -119,27 +123,49 @@ func (s *step) rewound(in Rewound) error {
 		}
 		return nil
 	}
+	waits, hole := s.surveys(&in)
+	if waits {
+		return nil
+	}
+	passed := s.cursor
 	s.rewinds++
 	s.cursor, s.lastCommit, s.dirt = in.End, min(s.lastCommit, in.End), true
 	s.caughtUp, s.ahead = false, ahead{}
 	s.chain.cut(in.End)
 	s.saveRatchets() // what is read from here on is behind them
-	s.read()
-	for _, it := range s.intents {
-		if it.inFlight() {
-			s.change(it, func(it *intent) { it.state, it.acked, it.mark = stateUnsettled, 0, s.marks })
-		}
-	}
-	if err := s.relay(in.Rows); err != nil {
-		return fmt.Errorf("group: rewind: %w", err)
-	}
-	s.losePath(in.End)
-	if in.Rows != nil {
-		if err := s.offerAgain(in.End, in.Rows); err != nil {
+	s.unsettleAll()
+	if hole {
+		// What it is compared with from here on begins there: what is missing before
+		// that is known.
+		s.passed, s.chain, s.check = passed, chain{base: in.End}, comparison{done: true}
+	} else {
+		if err := s.relay(in.Rows); err != nil {
 			return fmt.Errorf("group: rewind: %w", err)
 		}
+		s.losePath(in.End)
+	}
+	if in.Rows == nil {
+		return nil
+	}
+	err := s.offerAgain(in.End, in.Rows)
+	if !hole {
+		err = errors.Join(err, s.dropRecords(in.End, in.Rows))
+	}
+	if err != nil {
+		return fmt.Errorf("group: rewind: %w", err)
 	}
 	return nil
+}
+
+// unsettleAll: what of ours was in flight may be in the log or not. It waits for a
+// read.
+func (s *step) unsettleAll() {
+	mark := s.read()
+	for _, it := range s.intents {
+		if it.inFlight() {
+			s.change(it, func(it *intent) { it.state, it.acked, it.mark = stateUnsettled, 0, mark })
+		}
+	}
 }
 
 // losePath marks the commits beyond the end of the log.
@@ -299,7 +325,7 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 		s.saveIntent(it)
 	}
 	s.fx.Intent = 0 // these are no wishes
-	return errors.Join(s.loadRefused(rows), s.dropRecords(end, rows))
+	return s.loadRefused(rows)
 }
 
 // isAgain reports whether a message is offered again already.
@@ -377,7 +403,7 @@ func (s *step) outrunBy(epoch uint64) {
 		s.ahead.highest = epoch
 		s.ahead.epochs++
 	}
-	if s.ahead.epochs < 2 && s.ahead.count < 4 {
+	if s.hole == 0 && s.ahead.epochs < 2 && s.ahead.count < 4 {
 		return
 	}
 	if s.readAgain() {

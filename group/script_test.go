@@ -326,6 +326,25 @@ var commands = map[string]func(*world, []string){
 			}
 		}
 	},
+	// damage ID [NAME…] : the log loses one envelope, and an operator accepts that.
+	// All are told, or those who are named
+	"damage": func(w *world, a []string) {
+		id, err := strconv.ParseUint(a[0], 10, 64)
+		w.must(err)
+		w.log = slices.DeleteFunc(w.log, func(e entry) bool { return e.id == id })
+		if w.damaged == 0 || id < w.damaged {
+			w.damaged = id
+		}
+		names := a[1:]
+		if len(names) == 0 {
+			names = w.order
+		}
+		for _, name := range names {
+			if h := w.homes[name]; h.replica != nil {
+				h.rewound(w.damaged - 1)
+			}
+		}
+	},
 	// rewound NAME… : the bus says that the log went backwards. It has grown since
 	"rewound": func(w *world, names []string) {
 		for _, name := range names {

@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 7 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives; 6 had no impostors
+	metaFormat     = 8 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives; 6 had no impostors; 7 had no survey and no hole
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 3 // 1: the body, where it is shared, is in TableBody; 2 had no era and no mark of the envelope
@@ -175,6 +175,8 @@ func (s *step) encodeMeta() []byte {
 	for _, key := range s.impostors {
 		w.bytes(key)
 	}
+	w.uint(s.survey.from)
+	w.uint(s.hole)
 	return w.b
 }
 
@@ -252,6 +254,9 @@ func (r *Replica) decodeMeta(b []byte) error {
 		for n := d.uint(); n > 0 && d.err == nil; n-- {
 			r.impostors = append(r.impostors, slices.Clone(d.bytes()))
 		}
+	}
+	if format > 7 {
+		r.survey.from, r.hole = d.uint(), d.uint()
 	}
 	return d.end()
 }

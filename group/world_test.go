@@ -33,6 +33,7 @@ type world struct {
 	now     time.Time
 	log     []entry
 	lastID  uint64
+	damaged uint64            // the first envelope that was lost, and whose loss was accepted; 0: none was
 	inboxes map[string]*inbox // by name
 	byID    map[string]*inbox // by inbox id
 	homes   map[string]*home
@@ -318,7 +319,7 @@ func (h *home) carry(fx group.Effects) {
 // rewound tells the replica that the log ends at an ID.
 func (h *home) rewound(end uint64) {
 	h.outbox = slices.DeleteFunc(h.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
-	h.step(group.Rewound{End: end, Rows: h.reader()})
+	h.step(group.Rewound{End: end, Lost: h.damaged > 0, LostAfter: h.damaged - min(h.damaged, 1), Rows: h.reader()})
 }
 
 func (h *home) save(list []group.Row) {

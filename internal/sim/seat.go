@@ -255,7 +255,8 @@ func (s *seat) rewind(end uint64) {
 		s.outbox = slices.DeleteFunc(s.outbox, func(o group.Outbound) bool { return o.Topic != group.TopicWelcomes })
 	}
 	before := s.fingerprint()
-	fx, err := s.step(group.Rewound{End: end, Rows: s.shaky()})
+	after, lost := s.bus.Lost(s.truth.commits)
+	fx, err := s.step(group.Rewound{End: end, Lost: lost, LostAfter: uint64(after), Rows: s.shaky()})
 	if errors.Is(err, errInjected) {
 		if after := s.fingerprint(); after != before {
 			s.fail("I10", "%s: a failed read changed the replica: %s, was %s", s.name, after, before)

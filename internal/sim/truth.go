@@ -431,7 +431,6 @@ func (g *truth) rewound(to uint64) {
 	g.forked = g.forked || g.has(faultUnnoticed)
 	for _, s := range g.seats() {
 		s.beyond = s.furthest
-		s.outlived = s.outlived || s.left > to
 	}
 	for _, e := range g.known {
 		e.at = min(e.at, to)
@@ -441,6 +440,9 @@ func (g *truth) rewound(to uint64) {
 // lose: the log is about to lose entries.
 func (g *truth) lose(entries []bus.Envelope) {
 	g.taint(entries)
+	for _, s := range g.seats() {
+		s.outlived = s.outlived || slices.ContainsFunc(entries, func(e bus.Envelope) bool { return uint64(e.ID) == s.left })
+	}
 	for _, e := range entries {
 		if sealed := g.envelopeOf(e.Payload); sealed != nil && sealed.commit && g.began(sealed, uint64(e.ID)) {
 			g.forked = true
