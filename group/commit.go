@@ -87,6 +87,7 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 			s.rotated = w.at // by a clock that is ahead: it would ask again at once
 		}
 	}
+	missed := s.ahead.highest >= c.Epoch()
 	if own == nil {
 		s.heardCompany()
 	}
@@ -98,6 +99,9 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.enter(next, v.after, c.Context().Extensions)
 	s.recordApplied(d, before)
 	s.settle(d, own)
+	if missed && next.Active() {
+		s.seekHole()
+	}
 	return nil
 }
 
@@ -127,15 +131,11 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 		s.emit(Deactivated{})
 		return
 	}
-	missed := s.ahead.highest >= next.Epoch()
 	s.ahead = ahead{}
 	s.reinstate(meta)
 	s.met(epochEntered, "") // whatever it was about, the group goes on and so do we
 	s.addStorageKey()
 	s.emit(EpochChanged{Epoch: next.Epoch()})
-	if missed {
-		s.seekHole()
-	}
 }
 
 // settle gives the intents their due after an epoch began: the own commit is

@@ -107,7 +107,7 @@ type Replica struct {
 	reading  uint64     // the mark of the read that is asked for, 0 when none is
 	waiting  *Delivered // the delivery that waits for Resolved
 	check    comparison // of the chain with the log
-	sought   uint64     // the epoch in which the log's hole was gone back to, plus one
+	seeks    int        // how often the log's hole was gone back to
 	passed   uint64     // up to here the log was read before, and had lost entries: its commits are known
 	ahead    ahead      // what was read of epochs that are not reached
 	settled  bool       // what the waiting delivery asked for was looked up

@@ -48,8 +48,9 @@ func (s *step) reach(epoch uint64, m milestone, own *intent) {
 	s.path, s.dirt = append(slices.Clone(s.path), m), true
 	for ; len(s.path) > pathKept; s.path = s.path[1:] {
 		s.root = s.path[0].at
-		if old := s.path[0].own; old != 0 {
-			s.delete(TableSealed, keyOf(old))
+		if old := s.path[0]; old.own != 0 {
+			s.delete(TableSealed, keyOf(old.own))
+			s.offered(old.hash)
 		}
 	}
 }
@@ -83,10 +84,10 @@ func (s *step) lastCommitAt() uint64 {
 }
 
 // isNext reports whether a commit that is offered again is the first that the
-// log lacks: what follows it waits.
+// log lacks: what follows it waits. One that lies in a hole waits for nothing.
 func (s *step) isNext(it *intent) bool {
 	i := s.lostFrom()
-	return i >= 0 && s.path[i].hash == it.sealed.hash
+	return i < 0 || s.path[i].hash == it.sealed.hash
 }
 
 // A reoffer is an own commit, published once more as it was.
@@ -108,7 +109,7 @@ func (s *step) rewound(in Rewound) error {
 		return nil
 	}
 	if in.Lost && s.hole != in.LostAfter+1 {
-		s.hole, s.dirt = in.LostAfter+1, true
+		s.hole, s.seeks, s.dirt = in.LostAfter+1, 0, true
 	}
 	in.Lost = in.Lost && in.LostAfter <= in.End // else all of that is lost and more
 	if in.End >= s.cursor && !(in.Lost && s.survey.done) {
@@ -138,6 +139,7 @@ func (s *step) rewound(in Rewound) error {
 		// What it is compared with from here on begins there: what is missing before
 		// that is known.
 		s.passed, s.chain, s.check = passed, chain{base: in.End}, comparison{done: true}
+		s.bridgePath(in.End)
 	} else {
 		if err := s.relay(in.Rows); err != nil {
 			return fmt.Errorf("group: rewind: %w", err)
@@ -147,7 +149,7 @@ func (s *step) rewound(in Rewound) error {
 	if in.Rows == nil {
 		return nil
 	}
-	err := s.offerAgain(in.End, in.Rows)
+	err := errors.Join(s.offerCommits(hole, in.End, in.Rows), s.offerAgain(in.End, in.Rows))
 	if !hole {
 		err = errors.Join(err, s.dropRecords(in.End, in.Rows))
 	}
@@ -166,6 +168,18 @@ func (s *step) unsettleAll() {
 			s.change(it, func(it *intent) { it.state, it.acked, it.mark = stateUnsettled, 0, mark })
 		}
 	}
+}
+
+// bridgePath: the log leads to this epoch, though it lost commits on the way. They count
+// as lying in the hole behind an ID, where no envelope is.
+func (s *step) bridgePath(hole uint64) {
+	s.path = slices.Clone(s.path)
+	for i := range s.path {
+		if s.path[i].at == 0 {
+			s.path[i].at = hole + 1
+		}
+	}
+	s.met(commitsFound, "")
 }
 
 // losePath marks the commits beyond the end of the log.
@@ -213,9 +227,11 @@ func (s *step) commitAgain(d Delivered, i int) {
 	first := s.lostFrom()
 	switch {
 	case s.path[i].at == d.ID:
+		s.offered(s.path[i].hash)
 		s.advance(d)
 		return
 	case s.path[i].at != 0:
+		s.offered(s.path[i].hash)
 		s.recordFailed(d, CommitWrongEpoch)
 		s.reject(d, s.hash, errStaleCommit)
 		return
@@ -225,11 +241,7 @@ func (s *step) commitAgain(d Delivered, i int) {
 	}
 	s.path = slices.Clone(s.path)
 	s.path[i].at = d.ID
-	for _, it := range s.intents {
-		if it.isReoffer() && it.sealed.hash == s.path[i].hash {
-			s.drop(it)
-		}
-	}
+	s.offered(s.path[i].hash)
 	s.advance(d)
 	s.welcomeAgain(s.path[i])
 	if i == len(s.path)-1 {
@@ -243,6 +255,15 @@ func (s *step) commitAgain(d Delivered, i int) {
 	for _, it := range s.intents {
 		if it.isReoffer() && s.isNext(it) {
 			s.change(it, func(it *intent) { it.state, it.mark = stateUnsettled, s.read() })
+		}
+	}
+}
+
+// offered: a commit that was to be offered again is in the log, or too old.
+func (s *step) offered(hash [32]byte) {
+	for _, it := range s.intents {
+		if it.isReoffer() && it.sealed.hash == hash {
+			s.drop(it)
 		}
 	}
 }
@@ -285,11 +306,8 @@ func (s *step) messageAgain(d Delivered) {
 	s.advance(d)
 }
 
-// offerAgain queues what of ours lies beyond the end of the log.
+// offerAgain queues the messages of ours that lie beyond the end of the log.
 func (s *step) offerAgain(end uint64, rows RowReader) error {
-	if err := s.offerCommits(rows); err != nil {
-		return err
-	}
 	var own []*intent
 	var failed error
 	if s.known = maps.Clone(s.known); s.known == nil {
@@ -333,10 +351,11 @@ func (s *step) isAgain(id MessageID) bool {
 	return slices.ContainsFunc(s.intents, func(it *intent) bool { return it.again && it.message == id })
 }
 
-// offerCommits queues the own commits that the log lost.
-func (s *step) offerCommits(rows RowReader) error {
+// offerCommits queues the own commits that the log lost, or may have lost in a hole
+// behind an ID.
+func (s *step) offerCommits(hole bool, end uint64, rows RowReader) error {
 	for _, m := range s.path {
-		if m.at != 0 || m.own == 0 || !s.may().applies || s.outstanding(m.hash) != nil {
+		if m.at != 0 && !(hole && m.at > end) || m.own == 0 || !s.may().applies || s.outstanding(m.hash) != nil {
 			continue
 		}
 		row, err := rows.Get(TableSealed, keyOf(m.own), nil)
@@ -395,13 +414,13 @@ type ahead struct {
 // the log nobody in good standing meets one. Where that goes on, the replica reads
 // again from its last commit, and says so if that does not help.
 func (s *step) outrunBy(epoch uint64) {
-	if s.standing != Following || s.alone() {
-		return
-	}
 	s.ahead.count++
 	if epoch > s.ahead.highest {
 		s.ahead.highest = epoch
 		s.ahead.epochs++
+	}
+	if s.standing != Following || s.alone() {
+		return
 	}
 	if s.hole == 0 && s.ahead.epochs < 2 && s.ahead.count < 4 {
 		return

@@ -25,9 +25,9 @@ import (
 //	an epoch is entered that envelopes were   so it is: they lie behind the hole, and can be
 //	of before                                 read now
 //
-// Who had not applied a commit in a hole cannot follow any more, unless it is offered
-// again. It meets envelopes of epochs that it does not reach, is Apart, and is added
-// again.
+// An own commit that may lie in a hole is offered again, for whoever had not applied it:
+// such a member is Apart until then, enters the epoch by the second copy, and reads what
+// lies between anew.
 type survey struct {
 	from uint64 // the ID after which the log is looked at, plus one; 0: there is none
 	led  bool   // the log leads to this epoch
@@ -46,10 +46,7 @@ func (s *step) surveys(in *Rewound) (waits, hole bool) {
 		hole, in.End, s.survey = s.survey.led, s.survey.from-1, survey{}
 		return false, hole
 	}
-	first := s.joined // nothing before this membership is asked for
-	if s.unseen() {
-		first -= min(first, idStep)
-	}
+	first := s.joined - min(s.joined, idStep) // nothing before this membership is asked for
 	if end := max(in.End, min(first, s.cursor)); s.survey.from == 0 || end+1 < s.survey.from {
 		s.survey = survey{from: end + 1}
 	}
@@ -94,13 +91,17 @@ func (s *step) goesOn(hash [32]byte, m *mls.Message) bool {
 	return err == nil || errors.As(err, &own) && own.Verified || errors.As(err, &path)
 }
 
-// seekHole goes back to where the log has lost entries, once in an epoch. It reports
-// false where that was done.
+// seeksKept is how often a replica goes back to a hole by itself: anybody can claim an
+// epoch.
+const seeksKept = pathKept
+
+// seekHole goes back to where the log has lost entries. It reports false where that was
+// done often enough.
 func (s *step) seekHole() bool {
-	if s.hole == 0 || s.sought == s.Epoch()+1 || s.hole > s.cursor {
+	if s.hole == 0 || s.seeks == seeksKept || s.hole > s.cursor {
 		return false
 	}
-	s.sought = s.Epoch() + 1
+	s.seeks++
 	s.goBack(s.hole - 1)
 	return true
 }
