@@ -15,7 +15,7 @@
 //  1. group.go: Group.Send, what a service calls
 //  2. actors/group.go: the actor that owns the replica
 //  3. group/replica.go: Step, the deterministic core
-//  4. group/send.go: a wish becomes sealed bytes
+//  4. group/send.go: a command becomes sealed bytes
 //  5. actors/effects.go: Save before Send before Emit
 //  6. actors/outbox.go: bytes reach the log
 //  7. group/receive.go: an envelope of the log becomes a message

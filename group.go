@@ -159,7 +159,7 @@ func (g *Group) Sync(ctx context.Context) (err error) {
 	return g.client.host.system.Sync(ctx, g.client.info.ID, g.id)
 }
 
-// A SendOption is a wish for one Send.
+// A SendOption changes one Send.
 type SendOption func(*group.Send)
 
 // IdempotencyKey makes a send repeatable: the same key and content twice is one
@@ -191,7 +191,7 @@ func (g *Group) Send(ctx context.Context, c Content, opts ...SendOption) (id Mes
 	if in.Key == "" {
 		in.Key = g.client.host.uniqueKey(in.Now)
 	}
-	accepted, err := g.client.host.system.Wish(ctx, g.client.info.ID, g.id, in)
+	accepted, err := g.client.host.system.Submit(ctx, g.client.info.ID, g.id, in)
 	return accepted.Message, err
 }
 
@@ -224,7 +224,7 @@ func (g *Group) Retry(ctx context.Context, id MessageID) (err error) {
 	if err := g.check(ctx); err != nil {
 		return err
 	}
-	_, err = g.client.host.system.Wish(ctx, g.client.info.ID, g.id, group.Retry{Message: id, Now: g.client.host.system.Now()})
+	_, err = g.client.host.system.Submit(ctx, g.client.info.ID, g.id, group.Retry{Message: id, Now: g.client.host.system.Now()})
 	return err
 }
 
@@ -363,12 +363,12 @@ func (g *Group) UpdateKeys(ctx context.Context) error {
 	return g.do(ctx, "update keys", group.KeyUpdate{})
 }
 
-func (g *Group) do(ctx context.Context, op string, wish group.Input) (err error) {
+func (g *Group) do(ctx context.Context, op string, command group.Input) (err error) {
 	defer failing(op, &err)
 	if err := g.check(ctx); err != nil {
 		return err
 	}
-	_, err = g.client.host.system.Do(ctx, g.client.info.ID, g.id, wish)
+	_, err = g.client.host.system.Do(ctx, g.client.info.ID, g.id, command)
 	return err
 }
 

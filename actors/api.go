@@ -25,7 +25,7 @@ const askTries = 3
 
 // ask puts a question to a group's actor, waking it where it sleeps. An actor
 // that crashes before it answers is asked again once it has started: a message
-// is known by its key, and every other wish finds itself true already.
+// is known by its key, and every other command finds itself true already.
 func (s *System) ask(ctx context.Context, in InstallationID, id GroupID, msg any) (answer any, err error) {
 	if err := s.knows(ctx, in, id); err != nil {
 		return nil, err
@@ -79,24 +79,24 @@ func (s *System) CreateGroup(ctx context.Context, in InstallationID, c group.Cre
 	return id, nil
 }
 
-// Wish hands a wish to a group and returns once it is durable. The wish comes
+// Submit hands a command to a group and returns once it is durable. The command comes
 // true, or fails, without the caller: see Await.
-func (s *System) Wish(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
-	return s.wish(ctx, in, id, wish{input: w})
+func (s *System) Submit(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
+	return s.submit(ctx, in, id, command{input: w})
 }
 
-// Do is Wish and Await in one.
+// Do is Submit and Await in one.
 func (s *System) Do(ctx context.Context, in InstallationID, id GroupID, w group.Input) (Accepted, error) {
-	return s.wish(ctx, in, id, wish{input: w, outcome: true})
+	return s.submit(ctx, in, id, command{input: w, outcome: true})
 }
 
-func (s *System) wish(ctx context.Context, in InstallationID, id GroupID, w wish) (Accepted, error) {
+func (s *System) submit(ctx context.Context, in InstallationID, id GroupID, w command) (Accepted, error) {
 	answer, err := s.ask(ctx, in, id, w)
 	accepted, _ := answer.(Accepted)
 	return accepted, err
 }
 
-// Await waits for the outcome of a wish that was accepted before.
+// Await waits for the outcome of a command that was accepted before.
 func (s *System) Await(ctx context.Context, in InstallationID, id GroupID, intent uint64) error {
 	_, err := s.ask(ctx, in, id, outcomeOf{intent})
 	return err

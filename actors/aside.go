@@ -79,7 +79,7 @@ func (a *installationActor) setAside(ctx *engine.Context, g *guest, why error) e
 		}
 		a.advance(a.lobby.store(g, len(payload)))
 	}
-	a.lobby.keep(g, nil, nil)
+	a.lobby.hold(g, nil, nil)
 	g.state, g.resolved = aside, false
 	return nil
 }

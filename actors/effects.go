@@ -40,7 +40,7 @@ func (a *groupActor) carryOut(ctx *engine.Context, fx group.Effects) error {
 	if fx.Back != nil {
 		return a.rewound(ctx, bus.ID(*fx.Back))
 	}
-	a.settle() // an intent may be over without an event
+	a.answerSyncs() // an intent may be over without an event
 	return nil
 }
 

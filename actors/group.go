@@ -41,9 +41,9 @@ type readAgain struct{}
 // What a group actor is asked, beside news and answers (which are
 // group.Inputs).
 type (
-	// wish is a wish of the owner. Its answer is Accepted, as soon as the wish
+	// command is a command of the owner. Its answer is Accepted, as soon as the command
 	// is durable, or with Outcome once it came true.
-	wish struct {
+	command struct {
 		input   group.Input
 		outcome bool
 	}
@@ -79,7 +79,7 @@ type (
 	}
 )
 
-// Accepted says that a wish is durable.
+// Accepted says that a command is durable.
 type Accepted struct {
 	Intent      uint64          // number of the intent
 	Message     group.MessageID // of Send and Retry
@@ -166,8 +166,8 @@ func (a *groupActor) Receive(ctx *engine.Context, msg any) error {
 	switch m := msg.(type) {
 	case groupNews:
 		return a.news(ctx, m.items)
-	case wish:
-		return a.wish(ctx, m)
+	case command:
+		return a.submit(ctx, m)
 	case group.Input: // the answer to an effect
 		return a.answer(ctx, m)
 	case outcomeOf:
@@ -297,7 +297,7 @@ func merge(a, b group.Effects) group.Effects {
 	return a
 }
 
-func (a *groupActor) wish(ctx *engine.Context, w wish) error {
+func (a *groupActor) submit(ctx *engine.Context, w command) error {
 	if a.sys.knownRevoked(a.in) != nil { // the replica looks before anything is sent
 		if err := a.step(ctx, group.CheckMembers{}); err != nil {
 			return err
@@ -390,8 +390,8 @@ func (a *groupActor) sync(ctx *engine.Context) error {
 // anything else.
 func (a *groupActor) wanted() bool { return a.log.wants() || a.replica.Pending() }
 
-// settle answers the syncs that have what they waited for.
-func (a *groupActor) settle() {
+// answerSyncs answers the syncs that have what they waited for.
+func (a *groupActor) answerSyncs() {
 	if len(a.syncs) == 0 {
 		return
 	}
@@ -541,7 +541,7 @@ func (a *groupActor) logRead(ctx *engine.Context, m logRead) error {
 	if (more || beyond || a.log.wants()) && !a.log.running() && a.log.ask(since, beyond) {
 		a.begin(ctx)
 	}
-	a.settle()
+	a.answerSyncs()
 	return nil
 }
 

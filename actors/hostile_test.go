@@ -20,7 +20,7 @@ import (
 func TestAnotherInboxesLogIsNotTaken(t *testing.T) {
 	mallory, alice := newNetworkLog(t), newNetworkLog(t)
 	mallory.inbox = alice.inbox // the node says: this is alice's log
-	d := openDirectory(t, mallory, memory.New(), ethereum.Verifier{})
+	d := openRegistry(t, mallory, memory.New(), ethereum.Verifier{})
 	_ = d.refresh(t.Context(), []string{alice.inbox})
 	if state, seq := d.latest(alice.inbox); state != nil {
 		t.Errorf("inbox %.8s is taken to be inbox %.8s (update %d)", alice.inbox, state.InboxID(), seq)

@@ -21,7 +21,7 @@ type installation struct {
 	record *record
 	vault  *persistence.Vault
 	env    group.Env
-	keys   keeper
+	keys   keySchedule
 
 	catalogue catalogue
 
@@ -93,7 +93,7 @@ func (s *System) Wake(ctx context.Context, id InstallationID, key persistence.Ke
 		return Installation{}, err
 	}
 	in.keys.set(ring.due())
-	kept := s.keep(in)
+	kept := s.addInstallation(in)
 	if kept == in && in.keys.isDue(s.cfg.Now()) {
 		s.tellHost(keysDue{in, keyPackageSoon})
 	}
@@ -129,8 +129,8 @@ func (s *System) assemble(rec *record, vault *persistence.Vault, signer *mls.Sig
 	return in
 }
 
-// keep makes an installation reachable; whoever came first counts.
-func (s *System) keep(in *installation) *installation {
+// addInstallation makes an installation reachable; whoever came first counts.
+func (s *System) addInstallation(in *installation) *installation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first := s.installations[in.id]; first != nil {

@@ -116,7 +116,7 @@ func (a *installationActor) opened(ctx *engine.Context, m opened) error {
 		}
 		g := o.guest
 		g.state, g.from, g.friend = deferred, o.from, o.friend
-		a.lobby.keep(g, g.payload, o.join)
+		a.lobby.hold(g, g.payload, o.join)
 	}
 	return nil
 }

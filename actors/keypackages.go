@@ -47,23 +47,23 @@ type retired struct {
 	Rows  [][]byte  `json:"rows"`
 }
 
-// A keeper is what a host remembers of an installation's key packages while it
+// A keySchedule is what a host remembers of an installation's key packages while it
 // is open.
-type keeper struct {
+type keySchedule struct {
 	turn sync.Mutex // held by whoever replaces
 
 	mu  sync.Mutex
 	due time.Time // when there is something to do
 }
 
-func (k *keeper) set(due time.Time) {
+func (k *keySchedule) set(due time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.due = due
 }
 
 // isDue allows for a timer that is ahead of the clock.
-func (k *keeper) isDue(now time.Time) bool {
+func (k *keySchedule) isDue(now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return !k.due.After(now.Add(time.Second))

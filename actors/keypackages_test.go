@@ -244,7 +244,7 @@ func TestMembersAreLookedAt(t *testing.T) {
 		if got := w.texts(more, id); slices.Contains(got, "without it") {
 			t.Errorf("the revoked installation reads %q", got)
 		}
-		if _, err := w.sys.Wish(w.ctx, more, id, group.Send{Content: []byte("no"), Now: time.Now()}); !errors.Is(err, group.ErrInactive) {
+		if _, err := w.sys.Submit(w.ctx, more, id, group.Send{Content: []byte("no"), Now: time.Now()}); !errors.Is(err, group.ErrInactive) {
 			t.Errorf("a revoked installation sends: %v", err)
 		}
 		w.sync(p[2], id)
@@ -269,7 +269,7 @@ func TestRevokedNotices(t *testing.T) {
 		elapse(6 * time.Second)
 		w.send(more, id, "never")
 		elapse(time.Second)
-		if _, err := w.sys.Wish(w.ctx, more, id, group.Send{Content: []byte("no"), Now: time.Now()}); !errors.Is(err, group.ErrRevoked) {
+		if _, err := w.sys.Submit(w.ctx, more, id, group.Send{Content: []byte("no"), Now: time.Now()}); !errors.Is(err, group.ErrRevoked) {
 			t.Errorf("a revoked installation sends: %v", err)
 		}
 		w.sync(p[1], id)

@@ -185,7 +185,7 @@ func TestCloseAnswersWhoWaits(t *testing.T) {
 		w.close()
 		wg.Wait()
 		w.close()
-		if _, err := w.sys.Wish(w.ctx, p[0], id, group.Send{Content: []byte("late")}); !errors.Is(err, ErrClosed) {
+		if _, err := w.sys.Submit(w.ctx, p[0], id, group.Send{Content: []byte("late")}); !errors.Is(err, ErrClosed) {
 			t.Errorf("a closed host says %v", err)
 		}
 		w.line.mend()

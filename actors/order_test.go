@@ -46,7 +46,7 @@ func TestAStoreThatRefusesPublishesNothing(t *testing.T) {
 			return nil
 		})
 		before := len(w.published(id))
-		if _, err := w.sys.Wish(w.ctx, p[0], id, group.Send{Content: []byte("lost"), Now: time.Now()}); err == nil {
+		if _, err := w.sys.Submit(w.ctx, p[0], id, group.Send{Content: []byte("lost"), Now: time.Now()}); err == nil {
 			t.Fatal("a message that was not saved was accepted")
 		}
 		if n := len(w.published(id)); n != before {
@@ -201,7 +201,7 @@ func TestThreeRefusalsFail(t *testing.T) {
 			t.Error("a Failed message is on the bus")
 		}
 		w.line.refusing(nil)
-		again, err := w.sys.Wish(w.ctx, p[0], id, group.Retry{Message: message, Now: time.Now()})
+		again, err := w.sys.Submit(w.ctx, p[0], id, group.Retry{Message: message, Now: time.Now()})
 		w.ok(err)
 		if again.Message != message {
 			t.Error("Retry has another id")
@@ -260,7 +260,7 @@ func TestWelcomesAreSentAgain(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := w.sys.Wish(w.ctx, p[0], id, group.AddMembers{Inboxes: []string{w.inbox(p[1]), w.inbox(p[2])}})
+		_, err := w.sys.Submit(w.ctx, p[0], id, group.AddMembers{Inboxes: []string{w.inbox(p[1]), w.inbox(p[2])}})
 		w.ok(err)
 		elapse(time.Minute)
 		if n := w.epoch(p[0], id); n != 1 {

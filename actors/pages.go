@@ -145,12 +145,12 @@ func (r *reader) fetch(p *page, limit int) {
 	for _, e := range envelopes {
 		p.size += len(e.Payload)
 	}
-	r.keep(p)
+	r.store(p)
 	close(p.done)
 }
 
-// keep holds on to a page for a moment, in place of the oldest ones.
-func (r *reader) keep(p *page) {
+// store holds on to a page for a moment, in place of the oldest ones.
+func (r *reader) store(p *page) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pages[p.key] != p {

@@ -172,7 +172,7 @@ func (s *System) Register(ctx context.Context, r Registration) (Installation, er
 	if err != nil {
 		return Installation{}, err
 	}
-	return s.keep(in.installation).describe(), nil
+	return s.addInstallation(in.installation).describe(), nil
 }
 
 // A registered installation is one with its place in an inbox.
@@ -338,11 +338,11 @@ func (s *System) announce(ctx context.Context, in *installation) error {
 	return s.announced(ctx, in)
 }
 
-// freshKeyPackage replaces a stored key package that is outside its lifetime: the
+// renewKeyPackage replaces a stored key package that is outside its lifetime: the
 // clock was wrong when it was made, or the network was gone for long. The secrets
 // of the other stay until the next replacement, since the network may have given
 // it out in its time.
-func (s *System) freshKeyPackage(ctx context.Context, in *installation) error {
+func (s *System) renewKeyPackage(ctx context.Context, in *installation) error {
 	if k, err := group.ParseKeyPackage(nil, in.record.KeyPackage); err == nil && k.ValidAt(s.cfg.Now()) {
 		return nil
 	}
@@ -436,7 +436,7 @@ func (s *System) finish(ctx context.Context, in *installation) error {
 	case !landed && state != nil && len(state.Installations()) >= maxInstallations:
 		return fmt.Errorf("%w: %d", ErrTooManyInstallations, maxInstallations)
 	}
-	if err := s.freshKeyPackage(ctx, in); err != nil {
+	if err := s.renewKeyPackage(ctx, in); err != nil {
 		return err
 	}
 	return s.announce(ctx, in)

@@ -33,8 +33,8 @@ type Stream struct {
 
 	mu     sync.Mutex
 	queue  []Item
-	tail   map[GroupID]group.Position // of the newest message queued
-	behind map[GroupID]bool           // has messages in the store beyond the tail; true: more came since it was read
+	queued map[GroupID]group.Position // of the newest message queued
+	behind map[GroupID]bool           // has messages in the store beyond those that are queued; true: more came since it was read
 	hungry bool                       // the actor waits to be told that there is something
 }
 
@@ -112,8 +112,8 @@ func (r *streams) ofInstallation(in InstallationID) []*Stream {
 func (r *streams) rewound(in InstallationID, id GroupID, end bus.ID) {
 	for _, st := range r.ofInstallation(in) {
 		st.mu.Lock()
-		if st.tail[id].ID > uint64(end) {
-			st.tail[id] = group.Position{ID: uint64(end), Message: lastOf}
+		if st.queued[id].ID > uint64(end) {
+			st.queued[id] = group.Position{ID: uint64(end), Message: lastOf}
 		}
 		st.mu.Unlock()
 	}
@@ -155,7 +155,7 @@ func (s *System) Stream(ctx context.Context, in InstallationID, scope Scope, kin
 			return nil, err
 		}
 	}
-	st := &Stream{sys: s, in: installation, scope: scope, kind: kind, tail: map[GroupID]group.Position{}, behind: map[GroupID]bool{}}
+	st := &Stream{sys: s, in: installation, scope: scope, kind: kind, queued: map[GroupID]group.Position{}, behind: map[GroupID]bool{}}
 	name := prefixStream + strconv.FormatUint(s.streams.last.Add(1), 10)
 	st.ref, err = s.engine.Spawn(name, func() engine.Behavior { return &streamActor{stream: st} }, engine.Options{})
 	if err != nil {
@@ -189,8 +189,8 @@ func (st *Stream) mark(ctx context.Context) error {
 			return err
 		}
 		st.mu.Lock()
-		if _, began := st.tail[id]; !began && len(last) > 0 {
-			st.tail[id] = last[0].Position
+		if _, began := st.queued[id]; !began && len(last) > 0 {
+			st.queued[id] = last[0].Position
 		}
 		st.mu.Unlock()
 	}
@@ -206,7 +206,7 @@ func (st *Stream) push(it Item) {
 	switch {
 	case st.kind != StreamMessages:
 		st.queue = append(st.queue, it)
-	case !newer(it.Message.Position, st.tail[it.Group]):
+	case !newer(it.Message.Position, st.queued[it.Group]):
 		return // read from the store before
 	case behind:
 		st.behind[it.Group] = true
@@ -228,7 +228,7 @@ func newer(p, than group.Position) bool {
 
 func (st *Stream) enqueue(it Item) {
 	st.queue = append(st.queue, it)
-	st.tail[it.Group] = it.Message.Position
+	st.queued[it.Group] = it.Message.Position
 }
 
 // pop takes what there is: from the queue first, which is older than what its
@@ -260,7 +260,7 @@ func (st *Stream) pop(ctx context.Context) ([]Item, error) {
 // refill reads a group's next messages from the store. The lock is not held
 // meanwhile: nobody who saves waits for a reader.
 func (st *Stream) refill(ctx context.Context, id GroupID) error {
-	after := st.tail[id]
+	after := st.queued[id]
 	st.behind[id] = false
 	st.mu.Unlock()
 	messages, err := group.History(st.sys.rows(ctx, st.in, id), group.HistoryQuery{After: after, Limit: streamBatch})

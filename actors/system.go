@@ -134,12 +134,12 @@ type System struct {
 	cfg    Config
 	log    *slog.Logger
 	engine *engine.Engine
-	names  *engine.Directory
+	names  *engine.Registry
 	realm  *mls.Realm
 	shared group.Shared      // nil: nothing
 	space  persistence.Realm // the trust domain whose rows are shared
 
-	inboxes    *directory
+	inboxes    *identities
 	feed       *dispatcher
 	reader     *reader
 	streams    streams
@@ -190,12 +190,12 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		return nil, err
 	}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	s.inboxes = newDirectory(s.ctx, cfg)
+	s.inboxes = newIdentities(s.ctx, cfg)
 	s.engine, err = engine.New(engine.Config{Hooks: s.hooks(), IdleTick: min(max(cfg.IdleAfter/8, time.Millisecond), time.Second)})
 	if err != nil {
 		return nil, err
 	}
-	s.names = engine.NewDirectory(s.engine, s.behaviour)
+	s.names = engine.NewRegistry(s.engine, s.behaviour)
 	s.checks = checks{at: map[GroupID]time.Time{}}
 	s.pointees = pointees{bus: cfg.Bus, kept: map[[32]byte]*pointee{}}
 	feed, err := cfg.Bus.Open(s.ctx)

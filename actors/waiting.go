@@ -76,8 +76,8 @@ const (
 // room reports whether the queue takes more.
 func (l *lobby) room() bool { return len(l.queue) < maxGuests && l.bytes < maxGuestBytes }
 
-// keep changes what a guest holds in memory.
-func (l *lobby) keep(g *guest, payload []byte, join *group.JoinConfig) {
+// hold changes what a guest holds in memory.
+func (l *lobby) hold(g *guest, payload []byte, join *group.JoinConfig) {
 	l.bytes -= g.size
 	g.payload, g.join, g.size = payload, join, len(payload)
 	if join != nil {
@@ -198,7 +198,7 @@ func (l *lobby) took(g *guest) {
 
 // leave takes a guest out, and returns those that the cursor passes with that.
 func (l *lobby) leave(g *guest) (passed []*guest) {
-	l.keep(g, nil, nil)
+	l.hold(g, nil, nil)
 	g.state = done
 	if g.stored {
 		l.aside, l.kept = without(l.aside, g), l.kept-g.kept

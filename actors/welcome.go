@@ -288,7 +288,7 @@ func (a *installationActor) enqueue(envelopes []bus.Envelope) {
 			a.advance(a.lobby.leave(g))
 			continue
 		}
-		a.lobby.keep(g, e.Payload, nil)
+		a.lobby.hold(g, e.Payload, nil)
 	}
 }
 
@@ -330,7 +330,7 @@ func (a *installationActor) pump(ctx *engine.Context) error {
 		return err
 	}
 	a.retryLater(ctx)
-	a.settle()
+	a.answerSyncs()
 	return nil
 }
 
@@ -374,8 +374,8 @@ func (a *installationActor) cursorSaved() {
 	}
 }
 
-// settle answers the syncs once everything read is joined, or set aside.
-func (a *installationActor) settle() {
+// answerSyncs answers the syncs once everything read is joined, or set aside.
+func (a *installationActor) answerSyncs() {
 	if a.more || a.log.running() || len(a.lobby.queue) > 0 || a.lobby.isDue(time.Now()) {
 		return
 	}

@@ -209,9 +209,9 @@ func (w *world) inbox(in InstallationID) string {
 	return d.Inbox
 }
 
-func (w *world) do(in InstallationID, id GroupID, wish group.Input) {
+func (w *world) do(in InstallationID, id GroupID, command group.Input) {
 	w.t.Helper()
-	_, err := w.sys.Do(w.ctx, in, id, wish)
+	_, err := w.sys.Do(w.ctx, in, id, command)
 	w.ok(err)
 }
 
@@ -247,7 +247,7 @@ func (w *world) commit(by InstallationID, id GroupID, name string) {
 // send accepts a message, and leaves its publishing to the host.
 func (w *world) send(in InstallationID, id GroupID, text string) group.MessageID {
 	w.t.Helper()
-	a, err := w.sys.Wish(w.ctx, in, id, group.Send{Key: text, Content: []byte(text), Now: time.Now()})
+	a, err := w.sys.Submit(w.ctx, in, id, group.Send{Key: text, Content: []byte(text), Now: time.Now()})
 	w.ok(err)
 	return a.Message
 }

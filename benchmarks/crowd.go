@@ -162,7 +162,7 @@ func (c *Crowd) Form(ctx context.Context, name string, g *Group) error {
 		if !errors.Is(err, engine.ErrRestarted) {
 			return err
 		}
-		// A restart of the group's actor interrupts the wait, not the wish.
+		// A restart of the group's actor interrupts the wait, not the command.
 		if groups, err = creator.Conversations().List(ctx); err != nil {
 			return err
 		}

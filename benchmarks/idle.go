@@ -39,7 +39,7 @@ func Idle(ctx context.Context, o Options, n int) (_ *Report, err error) {
 		return nil, err
 	}
 	registry := bareRegistry(n)
-	start := settledMemory()
+	start := residentMemory()
 	goroutines := runtime.NumGoroutine()
 	r, err := newRig(ctx, o, n, func(c *conclave.Config) { c.IdleAfter = idleAfter })
 	if err != nil {
@@ -56,7 +56,7 @@ func Idle(ctx context.Context, o Options, n int) (_ *Report, err error) {
 	}
 	out := newReport("idle", o.Seed)
 	out.IdleFacts = &IdleFacts{
-		BytesPerInstallation: max(settledMemory()-start, 0) / int64(n),
+		BytesPerInstallation: max(residentMemory()-start, 0) / int64(n),
 		Descriptors:          Descriptors(),
 		Goroutines:           runtime.NumGoroutine() - goroutines,
 	}
@@ -90,8 +90,8 @@ func bareRegistry(n int) int64 {
 	return max(after-before, 0) / int64(n)
 }
 
-// settledMemory is what is resident once the heap gave back what it can.
-func settledMemory() int64 {
+// residentMemory is what is resident once the heap gave back what it can.
+func residentMemory() int64 {
 	debug.FreeOSMemory()
 	return Resident()
 }

@@ -258,8 +258,8 @@ func (s *server) subscribe(ctx context.Context, group []byte, got func(number in
 	return func() error { return <-done }, nil
 }
 
-// settle is how long the last messages of a load may take.
-const settle = 10 * time.Second
+// drainTime is how long the last messages of a load may take.
+const drainTime = 10 * time.Second
 
 // latency publishes at a fixed rate and returns, sorted, how long each message
 // took from its publish to the stream of another client.
@@ -301,7 +301,7 @@ func (s *server) latency(ctx context.Context, o NodeOptions, group []byte) (time
 	go func() { arrived.Wait(); close(all) }()
 	select {
 	case <-all:
-	case <-time.After(settle):
+	case <-time.After(drainTime):
 	}
 	stop()
 	if err := wait(); err != nil {
@@ -365,7 +365,7 @@ func (s *server) crowd(ctx context.Context, o NodeOptions) (lost, repeated int, 
 	}
 	select {
 	case <-all:
-	case <-time.After(settle):
+	case <-time.After(drainTime):
 	}
 	for i := range got {
 		switch n := got[i].Load(); {

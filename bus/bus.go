@@ -206,7 +206,7 @@ type Feed interface {
 	Close() error
 }
 
-// A PublishOption is a wish for one Publish.
+// A PublishOption changes one Publish.
 type PublishOption func(*PublishOptions)
 
 // PublishOptions is what the options add up to; adapters read it.

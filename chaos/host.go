@@ -69,7 +69,7 @@ type host struct {
 	pending *pending
 	streams sync.WaitGroup
 	stop    context.CancelFunc // ends the streams
-	tails   *tails
+	tails   *positions
 	gate    chan struct{} // of slow streams: closed when they are read
 	load    *load
 }
@@ -127,15 +127,15 @@ func runHost(ctx context.Context, path string, in io.Reader, out io.Writer) erro
 
 // What a host can be asked to do.
 const (
-	doForm   = "form"   // make the groups whose first member lives here
-	doJoin   = "join"   // take the welcomes
-	doLoad   = "load"   // begin to send and change
-	doRest   = "rest"   // stop that
-	doBurst  = "burst"  // send and change so much, and return
-	doSettle = "settle" // bring everything to its end
-	doWake   = "wake"   // all installations sync at once
-	doClose  = "close"
-	doFigure = "figure"
+	doForm    = "form"    // make the groups whose first member lives here
+	doJoin    = "join"    // take the welcomes
+	doLoad    = "load"    // begin to send and change
+	doRest    = "rest"    // stop that
+	doBurst   = "burst"   // send and change so much, and return
+	doQuiesce = "quiesce" // bring everything to its end
+	doWake    = "wake"    // all installations sync at once
+	doClose   = "close"
+	doFigure  = "figure"
 )
 
 func (h *host) do(ctx context.Context, r request) (answer, error) {
@@ -159,8 +159,8 @@ func (h *host) do(ctx context.Context, r request) (answer, error) {
 		return answer{}, l.rest()
 	case doBurst:
 		return answer{}, h.burst(ctx, r.Load)
-	case doSettle:
-		return answer{Problems: h.settle(ctx, r.Limit)}, nil
+	case doQuiesce:
+		return answer{Problems: h.quiesce(ctx, r.Limit)}, nil
 	case doWake:
 		return answer{}, h.join(ctx)
 	case doFigure:
@@ -191,7 +191,7 @@ func nameOf(err error) string {
 }
 
 func openHost(ctx context.Context, spec hostSpec) (_ *host, err error) {
-	h := &host{spec: spec, clients: map[int]*conclave.Client{}, tails: newTails(), gate: make(chan struct{})}
+	h := &host{spec: spec, clients: map[int]*conclave.Client{}, tails: newPositions(), gate: make(chan struct{})}
 	if !spec.Slow {
 		close(h.gate)
 	}

@@ -159,7 +159,7 @@ var flipLog = scenario{
 		if err := w.ask(ctx, request{Do: doBurst, Load: loadSpec{Seed: w.random.Uint64(), Sends: 80, Changes: 4}}); err != nil {
 			return err
 		}
-		if err := w.ask(ctx, request{Do: doSettle, Limit: settleTime}); err != nil {
+		if err := w.ask(ctx, request{Do: doQuiesce, Limit: quiesceTime}); err != nil {
 			return err
 		}
 		if err := errors.Join(w.closeHosts(ctx), s.stop()); err != nil {
@@ -231,7 +231,7 @@ func (w *world) reader(ctx context.Context, log string) (s sight, says string, e
 	if err := sub.openHost(ctx, 1); err != nil {
 		return s, err.Error(), nil
 	}
-	a, err := sub.hosts[1].ask(ctx, request{Do: doSettle, Limit: readerTime, Plans: w.plans})
+	a, err := sub.hosts[1].ask(ctx, request{Do: doQuiesce, Limit: readerTime, Plans: w.plans})
 	if err != nil || len(a.Problems) > 0 {
 		return s, fmt.Sprint(err, a.Problems), nil
 	}
@@ -244,4 +244,4 @@ func (w *world) reader(ctx context.Context, log string) (s sight, says string, e
 
 // readerTime is how long a host may take to read some dozens of messages, or to
 // say why it cannot.
-const readerTime = settleTime / 3
+const readerTime = quiesceTime / 3

@@ -79,7 +79,7 @@ var wakeAll = scenario{
 	full:  worldSpec{hosts: 2, people: 2_004, groups: 200, few: 4, size: 40},
 	log:   serveLog,
 	round: func(ctx context.Context, w *world, full bool) error {
-		if err := w.ask(ctx, request{Do: doSettle, Limit: 2 * settleTime}); err != nil {
+		if err := w.ask(ctx, request{Do: doQuiesce, Limit: 2 * quiesceTime}); err != nil {
 			return err
 		}
 		if err := w.closeHosts(ctx); err != nil {
@@ -96,7 +96,7 @@ var wakeAll = scenario{
 			return err
 		}
 		w.struck()
-		ctx, cancel := context.WithTimeout(ctx, 2*settleTime)
+		ctx, cancel := context.WithTimeout(ctx, 2*quiesceTime)
 		defer cancel()
 		return w.ask(ctx, request{Do: doWake})
 	},

@@ -285,9 +285,9 @@ func (w *world) begin(ctx context.Context, l loadSpec) error {
 // lightLoad is enough to have something under way at any moment.
 var lightLoad = loadSpec{Senders: 4, Pause: 20 * time.Millisecond, Change: 150 * time.Millisecond}
 
-// settleTime is how long everything may take to come to its end in a calm world:
+// quiesceTime is how long everything may take to come to its end in a calm world:
 // what takes longer is stuck.
-const settleTime = 30 * time.Second
+const quiesceTime = 30 * time.Second
 
 // calm starts what does not run, brings all to its end and stops it. What did
 // not come to its end is returned.
@@ -301,9 +301,9 @@ func (w *world) calm(ctx context.Context) (stuck []audit.Finding, err error) {
 		problems = nil
 		var mu sync.Mutex
 		err := w.eachHost(func(n int, h *hostProcess) error {
-			ctx, cancel := context.WithTimeout(ctx, 2*settleTime)
+			ctx, cancel := context.WithTimeout(ctx, 2*quiesceTime)
 			defer cancel()
-			a, err := h.ask(ctx, request{Do: doSettle, Limit: settleTime, Plans: w.plans})
+			a, err := h.ask(ctx, request{Do: doQuiesce, Limit: quiesceTime, Plans: w.plans})
 			mu.Lock()
 			defer mu.Unlock()
 			for _, p := range a.Problems {

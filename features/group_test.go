@@ -464,8 +464,8 @@ func TestAdminsInParallel(t *testing.T) {
 	}
 }
 
-// Wishes that make no sense are refused at once and change nothing.
-func TestWishesThatMakeNoSense(t *testing.T) {
+// Commands that make no sense are refused at once and change nothing.
+func TestCommandsThatMakeNoSense(t *testing.T) {
 	store := memstore.New()
 	w := newWorld(t, func(c *conclave.Config) { c.Store = store })
 	c := w.clients(3)

@@ -338,8 +338,8 @@ func TestCrashWhileSending(t *testing.T) {
 	}
 }
 
-// S59: what was wished while cut off is sent by one Sync, in the order of the
-// wishes.
+// S59: the commands that were given while cut off are sent by one Sync, in their
+// order.
 func TestSyncPushesWhatWaits(t *testing.T) {
 	wire := newWire(t, membus.Config{})
 	w := newWorld(t, wire.config)
@@ -348,7 +348,7 @@ func TestSyncPushesWhatWaits(t *testing.T) {
 	wire.setCut(true)
 	// A change is durable as soon as it is asked for; who waits, waits for its
 	// outcome. Ending the wait takes nothing back.
-	wish := func(change func(context.Context) error) {
+	submit := func(change func(context.Context) error) {
 		ended, stop := context.WithCancel(w.ctx)
 		stop()
 		if err := change(ended); !errors.Is(err, context.Canceled) {
@@ -356,9 +356,9 @@ func TestSyncPushesWhatWaits(t *testing.T) {
 		}
 	}
 	must[conclave.MessageID](t)(g.Send(w.ctx, conclave.Text("1")))
-	wish(func(ctx context.Context) error { return g.UpdateName(ctx, "renamed") })
+	submit(func(ctx context.Context) error { return g.UpdateName(ctx, "renamed") })
 	must[conclave.MessageID](t)(g.Send(w.ctx, conclave.Text("2")))
-	wish(func(ctx context.Context) error { return g.AddMembersByInboxID(ctx, c[2].InboxID()) })
+	submit(func(ctx context.Context) error { return g.AddMembersByInboxID(ctx, c[2].InboxID()) })
 	must[conclave.MessageID](t)(g.Send(w.ctx, conclave.Text("3")))
 	wire.setCut(false)
 	w.do(g.Sync(w.ctx))

@@ -82,23 +82,23 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 	s.reach(c.Epoch(), milestone{at: d.ID, hash: hash}, own)
 	s.appliedAt = d.Time
 	if own != nil {
-		s.rotated = d.Time
-		if w, ok := own.wish.(freshen); ok && w.at.After(d.Time) {
-			s.rotated = w.at // by a clock that is ahead: it would ask again at once
+		s.keysUpdated = d.Time
+		if w, ok := own.command.(dueKeyUpdate); ok && w.at.After(d.Time) {
+			s.keysUpdated = w.at // by a clock that is ahead: it would ask again at once
 		}
 	}
 	missed := s.ahead.highest >= c.Epoch()
 	if own == nil {
 		s.heardCompany()
 	}
-	s.heal = s.heal && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
+	s.owesKeyUpdate = s.owesKeyUpdate && (own == nil || !s.caughtUp) // what was sealed before it was rolled back heals nothing
 	s.left(v.after)
 	s.noteRemoved(v.removed, c.Epoch())
 	s.noteImpostors(v)
 	before := s.group
 	s.enter(next, v.after, c.Context().Extensions)
 	s.recordApplied(d, before)
-	s.settle(d, own)
+	s.resolveIntents(d, own)
 	if missed && next.Active() {
 		s.seekHole()
 	}
@@ -138,16 +138,16 @@ func (s *step) enter(next *mls.Group, meta *Metadata, exts mls.Extensions) {
 	s.emit(EpochChanged{Epoch: next.Epoch()})
 }
 
-// settle gives the intents their due after an epoch began: the own commit is
+// resolveIntents gives the intents their due after an epoch began: the own commit is
 // done or welcomes whom it added; every other commit that was made for the old
 // epoch is planned anew.
-func (s *step) settle(d Delivered, own *intent) {
+func (s *step) resolveIntents(d Delivered, own *intent) {
 	for _, it := range s.intents {
 		switch {
 		case it.isSend() || own != nil && it.id == own.id:
 		case it.state == stateFailed:
 			s.drop(it)
-		case own != nil && it.isFreshen():
+		case own != nil && it.isDueKeyUpdate():
 			s.done(it, nil) // the own commit had a path
 		case it.inFlight() && !it.isReoffer():
 			s.unseal(it)
@@ -218,11 +218,11 @@ func (s *step) accomplished(it *intent) {
 	rest := it.remaining
 	it = s.unseal(it)
 	it = s.change(it, func(it *intent) {
-		if _, ok := it.wish.(Refresh); ok {
-			it.wish, it.remaining = Refresh{Inboxes: rest}, nil
+		if _, ok := it.command.(Refresh); ok {
+			it.command, it.remaining = Refresh{Inboxes: rest}, nil
 			return
 		}
-		it.wish, it.remaining = AddMembers{Inboxes: rest}, nil
+		it.command, it.remaining = AddMembers{Inboxes: rest}, nil
 	})
 	s.saveIntent(it)
 }
@@ -231,9 +231,9 @@ func (s *step) accomplished(it *intent) {
 // nothing is left to do. It returns the intent as it is then, nil where it is
 // done.
 func (s *step) plan(it *intent) (*intent, error) {
-	if needsFetch(it.wish) && it.got == nil {
+	if needsFetch(it.command) && it.got == nil {
 		it = s.change(it, func(it *intent) { it.state = stateFetching })
-		s.fx.Fetch = append(s.fx.Fetch, Fetch{Intent: it.id, Inboxes: s.fetchList(it.wish), Identities: it.isCheck()})
+		s.fx.Fetch = append(s.fx.Fetch, Fetch{Intent: it.id, Inboxes: s.fetchList(it.command), Identities: it.isCheck()})
 		return it, nil
 	}
 	if it.isCheck() {

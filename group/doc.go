@@ -12,10 +12,10 @@
 //	replica.go    the Replica, and Step's switch
 //	input.go      what can happen to it
 //	effects.go    what it asks for: rows, envelopes, events
-//	intent.go     a wish on its way: its states, its attempts
+//	intent.go     an accepted command: its states, its attempts
 //	send.go       messages: stored, sealed, published
 //	stray.go      own messages in the log: which copy counts, who is owed another
-//	plan.go       wishes that become commits
+//	plan.go       commands that become commits
 //	commit.go     the one way into an epoch, and welcomes
 //	receive.go    envelopes of the log, one by one
 //	validate.go   what a commit must satisfy beyond RFC 9420

@@ -36,7 +36,7 @@ type Effects struct {
 	// Emit is for whoever listens.
 	Emit []Event
 
-	// Intent is the number of the intent that a wish became, and Message the
+	// Intent is the number of the intent that a command became, and Message the
 	// id of the message that Send or Retry was about.
 	Intent  uint64
 	Message MessageID
@@ -115,7 +115,7 @@ type (
 		Forked bool
 		Commit uint64 // that tells
 	}
-	// IntentDone: a wish has its outcome. Err is nil where it came true or
+	// IntentDone: a command has its outcome. Err is nil where it came true or
 	// needed nothing; Unreachable lists inboxes that could not be added.
 	IntentDone struct {
 		Intent      uint64
@@ -149,7 +149,7 @@ type Table uint8
 
 const (
 	TableMeta     Table = 1  // one row: what the replica is and where it stands
-	TableIntent   Table = 2  // by intent: a wish and its state
+	TableIntent   Table = 2  // by intent: its command and its state
 	TableSealed   Table = 3  // by intent: its exact bytes, private part and welcomes
 	TableDraft    Table = 4  // by intent: an own message that is not Published
 	TableMessage  Table = 5  // by Position: one message of history; points to its body

@@ -22,7 +22,7 @@ var (
 	ErrNotMember = errors.New("group: not a member")
 	// ErrNoMessage: there is no failed message of that id.
 	ErrNoMessage = errors.New("group: no such message")
-	// ErrInvalid: the wish makes no sense, whatever the group is like.
+	// ErrInvalid: the command makes no sense, whatever the group is like.
 	ErrInvalid = errors.New("group: invalid input")
 	// ErrGroupFull: see GroupFullError.
 	ErrGroupFull = errors.New("group: full")
@@ -48,7 +48,7 @@ var (
 	ErrCorrupt = errors.New("group: stored state is corrupt")
 )
 
-// A GroupFullError says that a wish would make the group larger than the
+// A GroupFullError says that a command would make the group larger than the
 // operator allows. It is ErrGroupFull.
 type GroupFullError struct{ Limit int }
 

@@ -87,7 +87,7 @@ func TestStoredFormats(t *testing.T) {
 			bob.crash()
 			w.run(words("history bob"))
 			w.run(words("show bob"))
-			if bob.replica == nil || bob.replica.Rotated().IsZero() {
+			if bob.replica == nil || bob.replica.KeysUpdated().IsZero() {
 				t.Fatalf("the store does not load:\n%s", w.out.String())
 			}
 			if kind := bob.replica.Summary().Kind; kind != group.KindGroup {

@@ -6,12 +6,12 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// An Input is one thing that happens to a replica: a wish of its owner, news
+// An Input is one thing that happens to a replica: a command of its owner, news
 // from the log, or an answer to one of its effects. Slices in an input belong
 // to the replica from then on.
 type Input interface{ input() }
 
-// Wishes. Each becomes an intent, whose number Step returns in Effects.Intent;
+// Commands. Each becomes an intent, whose number Step returns in Effects.Intent;
 // IntentDone says how it ended. An error of Step means that nothing was begun.
 type (
 	// Send sends a message. Content is a serialised EncodedContent, and Key its
@@ -64,9 +64,9 @@ type (
 
 	// CheckMembers compares the members' newest identities with those that the
 	// group has them at, and becomes a Refresh of those that moved. What is
-	// wished after it waits for that: a message sent after it is not for an
+	// commanded after it waits for that: a message sent after it is not for an
 	// installation that was revoked before. It is not stored, and nothing where
-	// the group takes no wishes.
+	// the group takes no commands.
 	CheckMembers struct{}
 )
 

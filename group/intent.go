@@ -9,9 +9,9 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// An intent is a wish on its way to becoming true. Its states:
+// An intent is an accepted command until its outcome is known. Its states:
 //
-//	 wish
+//	 command
 //	  │
 //	  ▼        plan       ┌──────────┐ own envelope delivered
 //	Planned ────────────▶ │  Sealed  │ ─────────────▶ Welcoming ──▶ done
@@ -30,7 +30,7 @@ import (
 // stay, for Retry.
 type intent struct {
 	id       uint64
-	wish     Input
+	command  Input
 	state    intentState
 	attempts int
 	reason   string // of the last attempt that failed
@@ -95,17 +95,17 @@ type sealed struct {
 }
 
 // isSend reports whether the intent is a message rather than a commit.
-func (it *intent) isSend() bool { _, ok := it.wish.(Send); return ok }
+func (it *intent) isSend() bool { _, ok := it.command.(Send); return ok }
 
 // isReoffer reports whether the intent repeats a commit that the log lost.
-func (it *intent) isReoffer() bool { _, ok := it.wish.(reoffer); return ok }
+func (it *intent) isReoffer() bool { _, ok := it.command.(reoffer); return ok }
 
-// isFreshen reports whether the intent is a key update that falls due on its own.
-func (it *intent) isFreshen() bool { _, ok := it.wish.(freshen); return ok }
+// isDueKeyUpdate reports whether the intent is a key update that falls due on its own.
+func (it *intent) isDueKeyUpdate() bool { _, ok := it.command.(dueKeyUpdate); return ok }
 
-// renews reports whether the intent is a key update that may yet come true.
-func (it *intent) renews() bool {
-	_, ok := it.wish.(KeyUpdate)
+// isKeyUpdate reports whether the intent is a key update that may yet come true.
+func (it *intent) isKeyUpdate() bool {
+	_, ok := it.command.(KeyUpdate)
 	return ok && it.state != stateFailed
 }
 
@@ -113,15 +113,15 @@ func (it *intent) renews() bool {
 func (it *intent) planned() bool { return it.state == statePlanned }
 
 // isCheck reports whether the intent only looks whether there is something to do.
-func (it *intent) isCheck() bool { _, ok := it.wish.(CheckMembers); return ok }
+func (it *intent) isCheck() bool { _, ok := it.command.(CheckMembers); return ok }
 
 // inFlight reports whether the intent's bytes may be in the log unread.
 func (it *intent) inFlight() bool { return it.state == stateSealed || it.state == stateUnsettled }
 
-// begin queues a wish and returns its intent.
-func (s *step) begin(wish Input) *intent {
+// begin queues a command and returns its intent.
+func (s *step) begin(command Input) *intent {
 	s.next++
-	it := &intent{id: s.next, wish: wish, state: statePlanned}
+	it := &intent{id: s.next, command: command, state: statePlanned}
 	s.intents = append(slices.Clone(s.intents), it)
 	s.fx.Intent = it.id
 	return it
@@ -218,15 +218,15 @@ func (s *step) fail(it *intent, err error) {
 		s.emit(MessageChanged{s.draft(it)})
 	}
 	s.emit(IntentDone{Intent: it.id, Err: err, Unreachable: it.unreachable})
-	if _, renews := it.wish.(KeyUpdate); renews && s.heal {
-		s.failUnhealed(err)
+	if _, ok := it.command.(KeyUpdate); ok && s.owesKeyUpdate {
+		s.failWithoutKeyUpdate(err)
 	}
 }
 
-// failUnhealed gives up what waits for a fresh key that could not be had: it must
-// not be sent without, and the next wish tries to have one again.
-func (s *step) failUnhealed(err error) {
-	if slices.ContainsFunc(s.intents, (*intent).renews) {
+// failWithoutKeyUpdate gives up what waits for a fresh key that could not be had: it must
+// not be sent without, and the next command tries to have one again.
+func (s *step) failWithoutKeyUpdate(err error) {
+	if slices.ContainsFunc(s.intents, (*intent).isKeyUpdate) {
 		return
 	}
 	s.failEach((*intent).planned, err)

@@ -97,7 +97,7 @@ func Create(env Env, c CreateConfig) (*Replica, Effects, error) {
 	}
 	s := &step{Replica: Replica{env: env, id: c.ID, facts: facts{created: c.Now}, position: position{standing: Following}, caughtUp: true}}
 	s.chain.at = c.Now
-	s.rotated, s.appliedAt = c.Now, c.Now // the creator's keys are of no key package
+	s.keysUpdated, s.appliedAt = c.Now, c.Now // the creator's keys are of no key package
 	if err := s.begun(g); err != nil {
 		return nil, Effects{}, fmt.Errorf("group: create: %w", err)
 	}
@@ -203,7 +203,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
-	s.settled = c.Resolved
+	s.lookedUp = c.Resolved
 	if err := s.checkTree(g, meta); err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	s.put(TableMessage, message.Position.key(), s.encodeIndex(message, usedKey{epoch: g.Epoch()}, true))
 	s.pauseBelow(meta)
 	s.read()
-	s.settled = false
+	s.lookedUp = false
 	if err := s.begun(g); err != nil {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	}
@@ -334,7 +334,7 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 		}
 	}
 	switch {
-	case len(need) > 0 && s.settled:
+	case len(need) > 0 && s.lookedUp:
 		return fmt.Errorf("%w: inbox %s at %d", errMissingIdentity, need[0].Inbox, need[0].Sequence)
 	case len(need) > 0:
 		return &UnresolvedError{Group: s.id, Need: need}

@@ -183,22 +183,22 @@ func (s *step) reopen() {
 		}
 	}
 	if !s.putBack.Equal(s.env.PutBack) {
-		s.putBack, s.heal, s.dirt = s.env.PutBack, true, true
+		s.putBack, s.owesKeyUpdate, s.dirt = s.env.PutBack, true, true
 	}
-	if s.heal && s.group.Active() {
+	if s.owesKeyUpdate && s.group.Active() {
 		s.mend()
 	}
 }
 
 // mend puts a key update before everything else that is to be sent.
 func (s *step) mend() {
-	s.heal, s.dirt = true, true
-	at := slices.IndexFunc(s.intents, (*intent).renews)
+	s.owesKeyUpdate, s.dirt = true, true
+	at := slices.IndexFunc(s.intents, (*intent).isKeyUpdate)
 	if at < 0 {
 		at = len(s.intents)
-		wished := s.fx.Intent
+		submitted := s.fx.Intent
 		s.saveIntent(s.begin(KeyUpdate{}))
-		s.fx.Intent = wished // it is no wish
+		s.fx.Intent = submitted // it is no command
 	}
 	s.intents = slices.Concat(s.intents[at:at+1], s.intents[:at], s.intents[at+1:])
 }

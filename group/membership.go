@@ -111,7 +111,7 @@ func (j *judge) stateAt(inbox string, seq uint64) (*identity.State, bool) {
 	state, exact := j.env.Identity(inbox, seq, j.at)
 	if !exact {
 		j.exact = false
-		if !j.settled {
+		if !j.lookedUp {
 			j.need = append(j.need, IdentityAt{inbox, seq, j.at})
 		}
 		return nil, false

@@ -12,9 +12,9 @@ import (
 	"github.com/conclave-chat/conclave/proto/contents"
 )
 
-// needsFetch reports whether a wish is planned from fresh identities.
-func needsFetch(wish Input) bool {
-	switch wish.(type) {
+// needsFetch reports whether a command is planned from fresh identities.
+func needsFetch(command Input) bool {
+	switch command.(type) {
 	case AddMembers, RemoveMembers, Refresh, CheckMembers:
 		return true
 	}
@@ -23,9 +23,9 @@ func needsFetch(wish Input) bool {
 
 // fetchList names the inboxes that a membership change looks at. The own one is
 // among them as long as the group cites nothing for it.
-func (s *step) fetchList(wish Input) []string {
+func (s *step) fetchList(command Input) []string {
 	var list []string
-	switch w := wish.(type) {
+	switch w := command.(type) {
 	case AddMembers:
 		list = slices.Clone(w.Inboxes)
 	case RemoveMembers:
@@ -41,7 +41,7 @@ func (s *step) fetchList(wish Input) []string {
 		_, err := identity.ParseInboxID(inbox)
 		return err != nil // a member's that some client made up: there is nothing to look up
 	})
-	if _, check := wish.(CheckMembers); !check && s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
+	if _, check := command.(CheckMembers); !check && s.meta.Members[s.env.Inbox] == 0 && !slices.Contains(list, s.env.Inbox) {
 		list = slices.Insert(list, 0, s.env.Inbox) // first: a commit that is split must cite it at once
 	}
 	return list
@@ -74,11 +74,11 @@ type commitDraft struct {
 }
 
 // draftCommit plans against the current epoch. Permissions are looked at again:
-// the group may have changed since the wish.
+// the group may have changed since the command.
 func (s *step) draftCommit(it *intent) (commitDraft, error) {
 	exts := s.group.Extensions()
 	mutable, _ := exts.Get(extMutableMetadata)
-	switch w := it.wish.(type) {
+	switch w := it.command.(type) {
 	case AddMembers:
 		if err := s.mayAdd(w.Inboxes); err != nil {
 			return commitDraft{}, err
@@ -126,13 +126,13 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		return contextDraft(exts, extPermissions, w.Permissions.encode(), s.meta.Permissions.equal(&w.Permissions)), nil
 	case KeyUpdate:
 		return commitDraft{}, nil // no proposal, only a path
-	case freshen:
-		return commitDraft{moot: !s.isStale(w.at)}, nil
+	case dueKeyUpdate:
+		return commitDraft{moot: !s.keyUpdateIsDue(w.at)}, nil
 	}
-	return commitDraft{}, fmt.Errorf("%w: nothing to commit for %T", ErrInvalid, it.wish)
+	return commitDraft{}, fmt.Errorf("%w: nothing to commit for %T", ErrInvalid, it.command)
 }
 
-// newcomers are those of some inboxes that a wish wants in, and that are not.
+// newcomers are those of some inboxes that a command wants in, and that are not.
 func (s *step) newcomers(some, wanted []string) []string {
 	return slices.DeleteFunc(slices.Clone(some), func(inbox string) bool {
 		_, member := s.meta.Members[inbox]

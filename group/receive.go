@@ -261,12 +261,12 @@ func (s *step) resolved() error {
 		return nil
 	}
 	d := *s.waiting
-	s.waiting, s.settled = nil, true
+	s.waiting, s.lookedUp = nil, true
 	s.met(inputCame, "")
 	if err := s.receive(d); err != nil {
 		return err
 	}
-	s.settled = false
+	s.lookedUp = false
 	s.read() // what came meanwhile was not taken
 	return nil
 }

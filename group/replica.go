@@ -95,7 +95,7 @@ type Replica struct {
 	meta  *Metadata  // of the current epoch
 	keys  []epochKey // storage secrets of the epochs that messages open in, oldest first
 
-	intents []*intent     // in the order of the wishes; never changed in place
+	intents []*intent     // in the order of the commands; never changed in place
 	used    []uint64      // the envelopes whose keys TableUsed has; never changed in place
 	strays  []stray       // what intents gave up, and the log may have; never changed in place
 	known   map[mark]bool // envelopes of messages that the log lost, and may have again
@@ -110,7 +110,7 @@ type Replica struct {
 	seeks    int        // how often the log's hole was gone back to
 	passed   uint64     // up to here the log was read before, and had lost entries: its commits are known
 	ahead    ahead      // what was read of epochs that are not reached
-	settled  bool       // what the waiting delivery asked for was looked up
+	lookedUp bool       // what the waiting delivery asked for was looked up
 }
 
 // facts are what does not change while the installation is a member.
@@ -124,38 +124,38 @@ type facts struct {
 
 // position is where the replica stands. It is the meta row.
 type position struct {
-	cursor     uint64 // ID of the last envelope read
-	lastCommit uint64 // ID of the newest envelope on the commits topic
-	opened     uint64 // messages opened or sealed since the ratchets were saved
-	next       uint64 // number of the next intent
-	marks      uint64 // reads asked for
-	rewinds    uint64 // times the cursor went backwards
-	survey     survey // of a log that has lost entries
-	hole       uint64 // all that it has lost lies behind this ID, minus one; 0: it has lost nothing
-	rejected   uint64 // envelopes rejected; the next slot of that table
-	standing   Standing
-	why        string         // it is not Following
-	last       mls.Extensions // of a removed member: the group's metadata as the removal left it
-	putBack    time.Time      // the Env.PutBack that it knows of
-	heal       bool           // it has just learnt of it: a key update comes before anything is sent
-	revoked    uint64         // the own inbox's update at which it does not own this installation any more; 0: it does, as far as is known
-	lives      []mark         // the epochs that welcomes led to, see lifeOf
-	joined     uint64         // ID from which this membership reads the log
-	path       []milestone    // the last commits that were applied, oldest first
-	root       uint64         // ID of the commit before them; 0: there was none, or it is not known
-	uprooted   bool           // the log lost that one as well, and nobody else was heard in this epoch since
-	chain      chain          // the last envelopes read
-	era        uint64         // times that a welcome led back to an older epoch
-	reread     uint64         // 1 + the epoch in which it last read again from its last commit
-	appliedAt  time.Time      // when the log had it, or had the welcome
-	rotated    time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
-	leaving    []string       // inboxes that asked to be removed, sorted
-	removals   []removal      // of the last epochs
-	impostors  [][]byte       // installations whose leaves claim an inbox that does not own them; never changed in place
-	heard      []echo         // of the last epochs
-	trail      []Applied      // the last commits that were applied or rejected
-	forked     bool           // by the group's commit log, the others are elsewhere
-	keeps      bool           // this member publishes to that log
+	cursor        uint64 // ID of the last envelope read
+	lastCommit    uint64 // ID of the newest envelope on the commits topic
+	opened        uint64 // messages opened or sealed since the ratchets were saved
+	next          uint64 // number of the next intent
+	marks         uint64 // reads asked for
+	rewinds       uint64 // times the cursor went backwards
+	survey        survey // of a log that has lost entries
+	hole          uint64 // all that it has lost lies behind this ID, minus one; 0: it has lost nothing
+	rejected      uint64 // envelopes rejected; the next slot of that table
+	standing      Standing
+	why           string         // it is not Following
+	last          mls.Extensions // of a removed member: the group's metadata as the removal left it
+	putBack       time.Time      // the Env.PutBack that it knows of
+	owesKeyUpdate bool           // it has just learnt of it: a key update comes before anything is sent
+	revoked       uint64         // the own inbox's update at which it does not own this installation any more; 0: it does, as far as is known
+	lives         []mark         // the epochs that welcomes led to, see lifeOf
+	joined        uint64         // ID from which this membership reads the log
+	path          []milestone    // the last commits that were applied, oldest first
+	root          uint64         // ID of the commit before them; 0: there was none, or it is not known
+	uprooted      bool           // the log lost that one as well, and nobody else was heard in this epoch since
+	chain         chain          // the last envelopes read
+	era           uint64         // times that a welcome led back to an older epoch
+	reread        uint64         // 1 + the epoch in which it last read again from its last commit
+	appliedAt     time.Time      // when the log had it, or had the welcome
+	keysUpdated   time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
+	leaving       []string       // inboxes that asked to be removed, sorted
+	removals      []removal      // of the last epochs
+	impostors     [][]byte       // installations whose leaves claim an inbox that does not own them; never changed in place
+	heard         []echo         // of the last epochs
+	trail         []Applied      // the last commits that were applied or rejected
+	forked        bool           // by the group's commit log, the others are elsewhere
+	keeps         bool           // this member publishes to that log
 }
 
 // ID returns the group's id.
@@ -184,9 +184,9 @@ func (r *Replica) AddedBy() string    { return r.addedBy }
 // WelcomeID returns the id under which the welcome was delivered.
 func (r *Replica) WelcomeID() uint64 { return r.welcome }
 
-// Rotated returns when this member last committed a path of its own, by the
+// KeysUpdated returns when this member last committed a path of its own, by the
 // log's clock. Zero: its keys are still those of its key package.
-func (r *Replica) Rotated() time.Time { return r.rotated }
+func (r *Replica) KeysUpdated() time.Time { return r.keysUpdated }
 
 // Waiting reports whether an envelope waits for Resolved: what lies behind it is
 // not read before that.
@@ -215,7 +215,7 @@ func (r *Replica) MessageOf(id uint64) (m MessageID, ok bool) {
 }
 
 // Outstanding returns the numbers of the intents that have no outcome yet, in
-// the order of the wishes.
+// the order of the commands.
 func (r *Replica) Outstanding() []uint64 {
 	var ids []uint64
 	for _, it := range r.intents {

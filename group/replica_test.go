@@ -33,7 +33,7 @@ func (h *home) digest() string {
 		m.Attributes, m.Members, len(h.replica.Drafts()), h.rows)
 }
 
-// TestErrorsChangeNothing: a wish that is refused leaves replica and store as
+// TestErrorsChangeNothing: a command that is refused leaves replica and store as
 // they were. S26, S44; S11 at the limit, one below and one above.
 func TestErrorsChangeNothing(t *testing.T) {
 	w, alice, bob := two(t)
@@ -356,6 +356,6 @@ func TestAnInsiderIsolatesNobodyInSilence(t *testing.T) {
 	list, err := group.History(w.homes["bob"].reader(), group.HistoryQuery{})
 	w.must(err)
 	if !slices.ContainsFunc(list, func(m group.Message) bool { return string(m.Content) == "does anybody hear me" }) {
-		t.Error("what carol wished meanwhile was not sent when she was back")
+		t.Error("what carol commanded meanwhile was not sent when she was back")
 	}
 }

@@ -331,7 +331,7 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 			return false
 		}
 		if bytes.Equal(m.Installation, installation) {
-			own = append(own, &intent{wish: Send{Key: m.Key, Content: m.Content, Now: m.Time}, message: m.ID, was: row.mark})
+			own = append(own, &intent{command: Send{Key: m.Key, Content: m.Content, Now: m.Time}, message: m.ID, was: row.mark})
 		}
 		return true
 	})
@@ -339,10 +339,10 @@ func (s *step) offerAgain(end uint64, rows RowReader) error {
 		return err
 	}
 	for _, o := range own {
-		it := s.change(s.begin(o.wish), func(it *intent) { it.message, it.again, it.was = o.message, true, o.was })
+		it := s.change(s.begin(o.command), func(it *intent) { it.message, it.again, it.was = o.message, true, o.was })
 		s.saveIntent(it)
 	}
-	s.fx.Intent = 0 // these are no wishes
+	s.fx.Intent = 0 // these are no commands
 	return s.loadRefused(rows)
 }
 

@@ -22,7 +22,7 @@ func (s *step) send(in Send) error {
 	}
 	if in.Key == "" {
 		var err error
-		if in.Key, err = s.freshKey(in); err != nil {
+		if in.Key, err = s.uniqueKey(in); err != nil {
 			return err
 		}
 	}
@@ -39,16 +39,16 @@ func (s *step) send(in Send) error {
 	if in.Check {
 		s.lookAtMembers()
 	}
-	s.freshenFor(in.Now)
+	s.keyUpdateBefore(in.Now)
 	it := s.change(s.begin(in), func(it *intent) { it.message = id })
 	s.saveIntent(it)
 	s.emit(MessageChanged{s.draft(it)})
 	return nil
 }
 
-// freshKey is the time of sending, made later where the same content was sent
+// uniqueKey is the time of sending, made later where the same content was sent
 // in the same nanosecond.
-func (s *step) freshKey(in Send) (string, error) {
+func (s *step) uniqueKey(in Send) (string, error) {
 	for at := nanos(in.Now); ; at++ {
 		key := strconv.FormatInt(at, 10)
 		id := NewMessageID(s.id, key, in.Content)
@@ -84,7 +84,7 @@ func (s *step) sender(id MessageID) (again *intent) {
 	return again
 }
 
-// retry starts a failed message again, behind what was wished since.
+// retry starts a failed message again, behind the commands accepted since.
 func (s *step) retry(in Retry) error {
 	if err := s.open(); err != nil {
 		return err
@@ -93,11 +93,11 @@ func (s *step) retry(in Retry) error {
 	if old == nil || old.state != stateFailed {
 		return fmt.Errorf("%w: %v", ErrNoMessage, in.Message)
 	}
-	wish := old.wish.(Send)
-	wish.Now = in.Now
+	command := old.command.(Send)
+	command.Now = in.Now
 	s.stray(old)
 	s.drop(old)
-	it := s.change(s.begin(wish), func(it *intent) { it.message = in.Message })
+	it := s.change(s.begin(command), func(it *intent) { it.message = in.Message })
 	s.fx.Message = in.Message
 	s.saveIntent(it)
 	s.emit(MessageChanged{s.draft(it)})
@@ -106,17 +106,17 @@ func (s *step) retry(in Retry) error {
 
 // draft shows an own message that is not Published.
 func (s *step) draft(it *intent) Message {
-	wish := it.wish.(Send)
+	command := it.command.(Send)
 	m := Message{
 		ID:           it.message,
-		Time:         wish.Now,
+		Time:         command.Now,
 		Kind:         ApplicationMessage,
 		Status:       StatusUnpublished,
 		Sender:       s.env.Inbox,
 		Installation: s.env.installation(),
-		Key:          wish.Key,
-		Content:      wish.Content,
-		Push:         wish.Push,
+		Key:          command.Key,
+		Content:      command.Content,
+		Push:         command.Push,
 		Attempts:     it.attempts,
 	}
 	if it.state == stateFailed {
@@ -125,7 +125,7 @@ func (s *step) draft(it *intent) Message {
 	return m
 }
 
-// pump lets intents go on in the order of the wishes: what was wished later is
+// pump lets intents go on in the order of the commands: a later command is
 // not sent earlier. A commit lets nothing behind it go before its outcome is
 // known, so there is one in flight; messages share a window.
 func (s *step) pump() {
@@ -136,13 +136,13 @@ func (s *step) pump() {
 		s.failRevoked()
 		return
 	}
-	if s.heal && slices.ContainsFunc(s.intents, (*intent).planned) && !s.intents[0].renews() {
+	if s.owesKeyUpdate && slices.ContainsFunc(s.intents, (*intent).planned) && !s.intents[0].isKeyUpdate() {
 		s.mend() // the one before failed, or was from before the store was put back
 	}
 	inFlight := 0
 	for i := 0; i < len(s.intents); i++ {
 		it := s.intents[i]
-		if s.heal && it.state == statePlanned && !it.renews() {
+		if s.owesKeyUpdate && it.state == statePlanned && !it.isKeyUpdate() {
 			return // nothing goes before the fresh key
 		}
 		for it != nil && it.state == statePlanned {
@@ -169,12 +169,12 @@ func (s *step) pump() {
 // seal encrypts a message in the current epoch. The generation it uses, its
 // exact bytes and its intent are one transaction, durable before it is sent.
 func (s *step) seal(it *intent) (*intent, error) {
-	wish := it.wish.(Send)
-	next, data, err := s.group.Seal(s.env.Rand, nil, encodePlaintext(wish.Key, wish.Content))
+	command := it.command.(Send)
+	next, data, err := s.group.Seal(s.env.Rand, nil, encodePlaintext(command.Key, command.Content))
 	if err != nil {
 		return it, err
 	}
-	hmac, err := s.env.HMACKey.mark(s.id, wish.Now, data)
+	hmac, err := s.env.HMACKey.mark(s.id, command.Now, data)
 	if err != nil {
 		return it, err
 	}
@@ -186,7 +186,7 @@ func (s *step) seal(it *intent) (*intent, error) {
 		turn:    s.turns,
 		epoch:   s.group.Epoch(),
 		hash:    hashOf(data),
-		payload: EncodeGroupMessage(data, hmac, wish.Push),
+		payload: EncodeGroupMessage(data, hmac, command.Push),
 	}), nil
 }
 

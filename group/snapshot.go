@@ -125,8 +125,8 @@ func (s *step) encodeMeta() []byte {
 	}
 	w.uint(uint64(s.standing))
 	w.string(s.why)
-	w.bool(s.heal)
-	w.time(s.rotated)
+	w.bool(s.owesKeyUpdate)
+	w.time(s.keysUpdated)
 	w.time(s.appliedAt)
 	w.strings(s.leaving)
 	w.uint(uint64(len(s.removals)))
@@ -198,13 +198,13 @@ func (r *Replica) decodeMeta(b []byte) error {
 	if format <= 4 {
 		r.decodeLastCommit(d, format <= 3)
 	}
-	r.heal = d.bool()
+	r.owesKeyUpdate = d.bool()
 	if format == 1 {
 		if d.bool() {
-			r.rotated = r.created
+			r.keysUpdated = r.created
 		}
 	} else {
-		r.rotated, r.appliedAt = d.time(), d.time()
+		r.keysUpdated, r.appliedAt = d.time(), d.time()
 	}
 	r.leaving = d.strings()
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
@@ -406,7 +406,7 @@ func (s *step) saveIntent(it *intent) {
 		w.uint(it.acked)
 		w.strings(it.unreachable)
 		w.strings(it.remaining)
-		encodeWish(w, it.wish)
+		encodeCommand(w, it.command)
 		s.put(TableIntent, keyOf(it.id), w.b)
 	}
 	s.fx.Durable = true
@@ -424,7 +424,7 @@ func (r *Replica) decodeDraft(id uint64, b []byte) (*intent, error) {
 	if err := m.decodeBody(slices.Clone(body)); err != nil {
 		return nil, err
 	}
-	it.wish = Send{Key: m.Key, Content: m.Content, Push: push, Now: m.Time}
+	it.command = Send{Key: m.Key, Content: m.Content, Push: push, Now: m.Time}
 	it.message, it.again = NewMessageID(r.id, m.Key, m.Content), again
 	return it, nil
 }
@@ -434,82 +434,82 @@ func decodeIntent(id uint64, b []byte) (*intent, error) {
 	it := &intent{id: id, state: intentState(d.uint()), attempts: int(d.uint()), reason: d.string()}
 	it.acked = d.uint()
 	it.unreachable, it.remaining = d.strings(), d.strings()
-	it.wish = decodeWish(d)
+	it.command = decodeCommand(d)
 	return it, d.end()
 }
 
-// Wishes are stored under a number.
+// Commands are stored under a number.
 const (
-	wishAddMembers = iota + 1
-	wishRemoveMembers
-	wishRefresh
-	wishMetadata
-	wishPermissions
-	wishAdmins
-	wishKeyUpdate
-	wishReoffer
-	wishFreshen
+	commandAddMembers = iota + 1
+	commandRemoveMembers
+	commandRefresh
+	commandMetadata
+	commandPermissions
+	commandAdmins
+	commandKeyUpdate
+	commandReoffer
+	commandDueKeyUpdate
 )
 
-func encodeWish(w *rowWriter, wish Input) {
-	switch wish := wish.(type) {
+func encodeCommand(w *rowWriter, command Input) {
+	switch command := command.(type) {
 	case AddMembers:
-		w.uint(wishAddMembers)
-		w.strings(wish.Inboxes)
+		w.uint(commandAddMembers)
+		w.strings(command.Inboxes)
 	case RemoveMembers:
-		w.uint(wishRemoveMembers)
-		w.strings(wish.Inboxes)
+		w.uint(commandRemoveMembers)
+		w.strings(command.Inboxes)
 	case Refresh:
-		w.uint(wishRefresh)
-		w.strings(wish.Inboxes)
+		w.uint(commandRefresh)
+		w.strings(command.Inboxes)
 	case UpdateMetadata:
-		w.uint(wishMetadata)
-		w.string(wish.Field)
-		w.string(wish.Value)
+		w.uint(commandMetadata)
+		w.string(command.Field)
+		w.string(command.Value)
 	case UpdatePermissions:
-		w.uint(wishPermissions)
-		w.bytes(wish.Permissions.encode())
+		w.uint(commandPermissions)
+		w.bytes(command.Permissions.encode())
 	case UpdateAdmins:
-		w.uint(wishAdmins)
-		w.string(wish.Inbox)
-		w.uint(uint64(wish.Change))
+		w.uint(commandAdmins)
+		w.string(command.Inbox)
+		w.uint(uint64(command.Change))
 	case KeyUpdate:
-		w.uint(wishKeyUpdate)
+		w.uint(commandKeyUpdate)
 	case reoffer:
-		w.uint(wishReoffer)
-	case freshen:
-		w.uint(wishFreshen)
-		w.time(wish.at)
+		w.uint(commandReoffer)
+	case dueKeyUpdate:
+		w.uint(commandDueKeyUpdate)
+		w.time(command.at)
 	}
 }
 
-func decodeWish(d *rowDecoder) Input {
+func decodeCommand(d *rowDecoder) Input {
 	switch d.uint() {
-	case wishAddMembers:
+	case commandAddMembers:
 		return AddMembers{Inboxes: d.strings()}
-	case wishRemoveMembers:
+	case commandRemoveMembers:
 		return RemoveMembers{Inboxes: d.strings()}
-	case wishRefresh:
+	case commandRefresh:
 		return Refresh{Inboxes: d.strings()}
-	case wishMetadata:
+	case commandMetadata:
 		return UpdateMetadata{Field: d.string(), Value: d.string()}
-	case wishPermissions:
+	case commandPermissions:
 		p, err := decodePermissions(d.bytes())
 		if err != nil {
 			d.fail("permissions")
 			return nil
 		}
 		return UpdatePermissions{Permissions: *p}
-	case wishAdmins:
+	case commandAdmins:
 		return UpdateAdmins{Inbox: d.string(), Change: AdminChange(d.uint())}
-	case wishKeyUpdate:
+	case commandKeyUpdate:
 		return KeyUpdate{}
-	case wishReoffer:
+	case commandReoffer:
 		return reoffer{}
-	case wishFreshen:
-		return freshen{d.time()}
+	case commandDueKeyUpdate:
+		return dueKeyUpdate{d.time()}
 	}
-	d.fail("unknown wish")
+	d.fail("unknown command")
 	return nil
 }
 

@@ -7,7 +7,7 @@ import "fmt"
 // else. Its numbers are stored.
 //
 // Four facts are beside it, since they hold in any standing: that a fresh key
-// is owed before anything is sent (heal), that the own inbox has taken this
+// is owed before anything is sent (owesKeyUpdate), that the own inbox has taken this
 // installation back (revoked), what the group's commit log says (forked), and
 // which delivery is parked (waiting). That the log lost commits is read from the
 // commits themselves: see milestone.
@@ -94,7 +94,7 @@ type permit struct {
 	reads   bool  // envelopes of the log
 	applies bool  // commits
 	sends   bool  // messages and commits are sealed, and what is not in the log goes again
-	refuses error // why it takes no wishes; nil: it takes them, and they wait
+	refuses error // why it takes no commands; nil: it takes them, and they wait
 	welcome admission
 }
 
@@ -117,7 +117,7 @@ func (r *Replica) Standing() (st Standing, reason string) { return r.standing, r
 // or was removed.
 func (r *Replica) Stalled() string { return r.why }
 
-// Sends reports whether what is wished is sent, as far as nothing else is in its
+// Sends reports whether accepted commands are sent, as far as nothing else is in its
 // way: what is outstanding has no outcome before that.
 func (r *Replica) Sends() bool { return r.may().sends }
 

@@ -60,7 +60,7 @@ func TestStandingsAndPermitsAgree(t *testing.T) {
 			t.Errorf("%v reads nothing and finds something", st)
 		}
 		if may.refuses != nil && may.sends {
-			t.Errorf("%v sends and takes no wishes", st)
+			t.Errorf("%v sends and takes no commands", st)
 		}
 		if back := may.welcome == admitsKnown || may.welcome == admitsAnyone; back != (standings[st][welcomedBack] == Following) {
 			t.Errorf("%v gives way to a welcome: %v", st, back)
@@ -114,7 +114,7 @@ func TestRevocationHoldsInEveryStanding(t *testing.T) {
 				t.Errorf("%v, occurrence %d: leads to %v", st, o, s.standing)
 			}
 			if s.open() == nil {
-				t.Errorf("%v, occurrence %d: takes wishes", st, o)
+				t.Errorf("%v, occurrence %d: takes commands", st, o)
 			}
 		}
 	}

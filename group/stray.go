@@ -182,14 +182,14 @@ func (s *step) echoSend(d Delivered, m *mls.Message, hash [32]byte, it *intent) 
 		s.stray(it)
 	}
 	s.drop(it)
-	wish := it.wish.(Send)
+	command := it.command.(Send)
 	if known {
 		// Sent once more because the log had lost it, or for who could not read it;
 		// or another member sent the same content under the same key, which is the
 		// same message.
 		s.advance(d)
 	} else {
-		if isLeaveRequest(wish.Content) {
+		if isLeaveRequest(command.Content) {
 			s.leaves(s.env.Inbox)
 		}
 		s.put(TableSent, it.message[:], keyOf(d.ID))
@@ -199,8 +199,8 @@ func (s *step) echoSend(d Delivered, m *mls.Message, hash [32]byte, it *intent) 
 			Kind:         ApplicationMessage,
 			Sender:       s.env.Inbox,
 			Installation: s.env.installation(),
-			Key:          wish.Key,
-			Content:      wish.Content,
+			Key:          command.Key,
+			Content:      command.Content,
 		})
 		s.owe(it, epoch)
 	}
@@ -224,10 +224,10 @@ func (s *step) owe(it *intent, epoch uint64) {
 	if it.again || epoch == s.group.Epoch() || !s.group.Active() || !s.missed(epoch) {
 		return
 	}
-	wish := it.wish.(Send)
-	wished := s.fx.Intent
-	owed := s.begin(Send{Key: wish.Key, Content: wish.Content, Now: wish.Now}) // whoever is to be pushed was
-	s.fx.Intent = wished                                                       // it is no wish
+	command := it.command.(Send)
+	submitted := s.fx.Intent
+	owed := s.begin(Send{Key: command.Key, Content: command.Content, Now: command.Now}) // whoever is to be pushed was
+	s.fx.Intent = submitted                                                             // it is no command
 	s.saveIntent(s.change(owed, func(owed *intent) { owed.message, owed.again = it.message, true }))
 }
 

@@ -28,7 +28,7 @@ func sdkVersion() string {
 type driver struct {
 	process *child
 	in      io.WriteCloser
-	log     *tail
+	log     *lastLines
 
 	mu      sync.Mutex
 	next    int
@@ -61,7 +61,7 @@ func newDriver() (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &driver{log: new(tail), waiting: map[int]chan<- answer{}}
+	d := &driver{log: new(lastLines), waiting: map[int]chan<- answer{}}
 	cmd := exec.Command(".sdk/node", "driver.mjs", folder)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.ExtraFiles = []*os.File{write}

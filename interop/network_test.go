@@ -68,12 +68,12 @@ type network struct {
 	dir        string
 	nats, xmtp string // host:port
 	serve      *child
-	log        *tail
+	log        *lastLines
 }
 
 // newNetwork starts a network on free ports.
 func newNetwork(ctx context.Context, dir string) (*network, error) {
-	n := &network{dir: dir, log: new(tail)}
+	n := &network{dir: dir, log: new(lastLines)}
 	for _, address := range []*string{&n.nats, &n.xmtp} {
 		free, err := freeAddress()
 		if err != nil {
@@ -142,12 +142,12 @@ func (n *network) stop() { n.serve.end(syscall.SIGTERM) }
 func (n *network) kill() { n.serve.end(syscall.SIGKILL) }
 
 // A tail keeps the last that was written to it, for the report of a failure.
-type tail struct {
+type lastLines struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-func (l *tail) Write(p []byte) (int, error) {
+func (l *lastLines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.text = append(l.text, p...); len(l.text) > 1<<14 {
@@ -156,7 +156,7 @@ func (l *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *tail) String() string {
+func (l *lastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.text)

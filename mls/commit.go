@@ -163,7 +163,7 @@ func (g *Group) create(c creation) (*StagedCommit, error) {
 	}
 	var (
 		keys         *pathKeys
-		fresh        *freshPath
+		fresh        *pathDraft
 		commitSecret = suite.zeroSecret()
 	)
 	if c.NoPath {
@@ -285,7 +285,7 @@ func (g *Group) newUpdate(rand io.Reader) (Update, secret, error) {
 type welcoming struct {
 	*transition
 	*epoch
-	fresh       *freshPath // nil without a path
+	fresh       *pathDraft // nil without a path
 	joiner, psk secret
 }
 

@@ -32,7 +32,7 @@ type epoch struct {
 	*publicState
 	secrets  *epochSecrets
 	ratchets secretTree
-	trail    *trail
+	lineage  *lineage
 }
 
 // A PSKSource finds pre-shared keys. Resumption keys of the group's own live
@@ -185,11 +185,11 @@ func (g Group) Format(f fmt.State, _ rune) {
 }
 
 // newEpoch starts the secret tree. The first epoch a member is in begins its
-// trail.
+// lineage.
 func newEpoch(s *publicState, secrets *epochSecrets, encryption secret) epoch {
 	e := epoch{publicState: s, secrets: secrets}
 	e.ratchets = newSecretTree(s.context.CipherSuite, encryption, uint32(s.tree.leaves()))
-	e.trail = e.newTrail()
+	e.lineage = e.newLineage()
 	return e
 }
 

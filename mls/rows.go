@@ -43,18 +43,18 @@ const (
 	labelRow       = "conclave shared row"
 )
 
-// A trail leads to a stored tree: a row with the whole of it, and rows with what
-// each epoch changed since. An epoch's trail also has the secret of its RowEpoch.
-type trail struct {
+// A lineage leads to a stored tree: a row with the whole of it, and rows with what
+// each epoch changed since. An epoch's lineage also has the secret of its RowEpoch.
+type lineage struct {
 	key    []byte
 	secret secret
-	before *trail // nil: the row has the whole tree
+	before *lineage // nil: the row has the whole tree
 }
 
-// newTrail derives the place of an epoch's tree row.
-func (e *epoch) newTrail() *trail {
+// newLineage derives the place of an epoch's tree row.
+func (e *epoch) newLineage() *lineage {
 	s := e.secrets.suite
-	return &trail{
+	return &lineage{
 		key:    e.rowKey(),
 		secret: s.expandWithLabel(s.deriveSecret(e.secrets.exporter, labelRow), "exported", nil, 32),
 	}
@@ -68,16 +68,16 @@ func (e *epoch) rowKey() []byte {
 
 func memberKey(epoch uint64) []byte { return binary.BigEndian.AppendUint64(nil, epoch) }
 
-// after is the trail of the epoch that follows the one of before.
-func (t *trail) after(before *trail, number uint64) *trail {
+// after is the lineage of the epoch that follows the one of before.
+func (t *lineage) after(before *lineage, number uint64) *lineage {
 	if number%wholeTreeEvery == 0 {
 		return t
 	}
-	return &trail{key: t.key, secret: t.secret, before: before}
+	return &lineage{key: t.key, secret: t.secret, before: before}
 }
 
 // treeKey tells a whole tree from a difference at the same epoch.
-func (t *trail) treeKey() []byte {
+func (t *lineage) treeKey() []byte {
 	if t.before == nil {
 		return append(bytes.Clone(t.key), 'w')
 	}
@@ -109,11 +109,11 @@ func (g *Group) rows(prev *Group, same func(i int) bool) []Row {
 	known := prev.sharedRows()
 	needed := g.sharedRows()
 	for i, e := range g.epochs() {
-		if _, stored := known[string(e.trail.treeKey())]; !stored {
-			add(Row{Kind: RowTree, Key: e.trail.treeKey(), Value: g.treeRow(i, prev), Secret: e.trail.secret})
+		if _, stored := known[string(e.lineage.treeKey())]; !stored {
+			add(Row{Kind: RowTree, Key: e.lineage.treeKey(), Value: g.treeRow(i, prev), Secret: e.lineage.secret})
 		}
-		if _, stored := known[string(e.trail.key)]; !stored {
-			add(Row{Kind: RowEpoch, Key: e.trail.key, Value: e.epochRow(), Secret: e.trail.secret})
+		if _, stored := known[string(e.lineage.key)]; !stored {
+			add(Row{Kind: RowEpoch, Key: e.lineage.key, Value: e.epochRow(), Secret: e.lineage.secret})
 		}
 		if !same(i) {
 			add(Row{Kind: RowMember, Key: memberKey(e.context.Epoch), Value: g.memberRow(i)})
@@ -157,8 +157,8 @@ func (g *Group) epochs() []*epoch {
 func (g *Group) sharedRows() map[string]RowKind {
 	keys := make(map[string]RowKind)
 	for _, e := range g.epochs() {
-		keys[string(e.trail.key)] = RowEpoch
-		for t := e.trail; t != nil; t = t.before {
+		keys[string(e.lineage.key)] = RowEpoch
+		for t := e.lineage; t != nil; t = t.before {
 			keys[string(t.treeKey())] = RowTree
 		}
 	}
@@ -225,7 +225,7 @@ func (n *secretNode) onlyToward(leaf LeafIndex, level int) bool {
 // treeRow is the value of the tree row of g's epoch i.
 func (g *Group) treeRow(i int, prev *Group) []byte {
 	e := g.epochs()[i]
-	if e.trail.before == nil {
+	if e.lineage.before == nil {
 		return e.tree.append(nil)
 	}
 	before := g.live(e.context.Epoch - 1)
@@ -258,7 +258,7 @@ func (g *Group) memberRow(i int) []byte {
 	b := append([]byte{rowFormat}, e.id[:]...)
 	b = appendU32(b, uint32(g.own))
 	b = appendList(b, func(b []byte) []byte {
-		for t := e.trail; t != nil; t = t.before {
+		for t := e.lineage; t != nil; t = t.before {
 			b = appendVector(appendVector(b, t.key), t.secret)
 		}
 		return b
@@ -299,7 +299,7 @@ func Restore(r *Realm, signer *Signer, get func(kind RowKind, key, secret []byte
 	}
 	keys = slices.Clone(keys)
 	slices.SortFunc(keys, bytes.Compare)
-	x := restoring{realm: r, get: get, trees: make(map[string]*tree), trails: make(map[string]*trail)}
+	x := restoring{realm: r, get: get, trees: make(map[string]*tree), lineages: make(map[string]*lineage)}
 	g := &Group{realm: r, signer: signer}
 	for i, key := range keys {
 		value, err := get(RowMember, key, nil)
@@ -343,10 +343,10 @@ func (g *Group) restoreOwn(get func(kind RowKind, key, secret []byte) ([]byte, e
 
 // restoring reads the epochs of a group, the oldest first.
 type restoring struct {
-	realm  *Realm
-	get    func(kind RowKind, key, secret []byte) ([]byte, error)
-	trees  map[string]*tree  // by tree key
-	trails map[string]*trail // by tree key: epochs share them
+	realm    *Realm
+	get      func(kind RowKind, key, secret []byte) ([]byte, error)
+	trees    map[string]*tree    // by tree key
+	lineages map[string]*lineage // by tree key: epochs share them
 }
 
 func (x *restoring) epoch(g *Group, value []byte, current bool) (*epoch, error) {
@@ -354,9 +354,9 @@ func (x *restoring) epoch(g *Group, value []byte, current bool) (*epoch, error) 
 	format, id := r.u8(), stateID{}
 	copy(id[:], r.take(len(id)))
 	g.own = LeafIndex(r.u32())
-	t := x.trail(r)
+	t := x.lineage(r)
 	ratchets := newReader(r.vector())
-	e := &epoch{trail: t}
+	e := &epoch{lineage: t}
 	e.ratchets.decode(ratchets)
 	if r.err == nil {
 		r.err = ratchets.end()
@@ -411,18 +411,18 @@ func (p storedProposal) queued(realm *Realm, e *epoch) (*QueuedProposal, error) 
 	return q, nil
 }
 
-// trail reads a trail; the part that an older epoch has read is taken from it.
-func (x *restoring) trail(r *reader) *trail {
-	var steps []*trail
-	r.list(func(r *reader) { steps = append(steps, &trail{key: r.vector(), secret: r.vector()}) })
-	var t *trail
+// lineage reads a lineage; the part that an older epoch has read is taken from it.
+func (x *restoring) lineage(r *reader) *lineage {
+	var steps []*lineage
+	r.list(func(r *reader) { steps = append(steps, &lineage{key: r.vector(), secret: r.vector()}) })
+	var t *lineage
 	for _, step := range slices.Backward(steps) {
 		step.before = t
 		t = step
-		if known := x.trails[string(t.treeKey())]; known != nil {
+		if known := x.lineages[string(t.treeKey())]; known != nil {
 			t = known
 		}
-		x.trails[string(t.treeKey())] = t
+		x.lineages[string(t.treeKey())] = t
 	}
 	return t
 }
@@ -430,7 +430,7 @@ func (x *restoring) trail(r *reader) *trail {
 // shared reads an epoch's RowEpoch, and its tree unless some member of the realm
 // has it.
 func (x *restoring) shared(e *epoch, id stateID) error {
-	value, err := x.get(RowEpoch, e.trail.key, e.trail.secret)
+	value, err := x.get(RowEpoch, e.lineage.key, e.lineage.secret)
 	if err != nil {
 		return fmt.Errorf("read epoch secrets: %w", err)
 	}
@@ -455,7 +455,7 @@ func (x *restoring) shared(e *epoch, id stateID) error {
 	}
 	known, ok := x.realm.shared(id)
 	if !ok {
-		if state.tree, err = x.tree(e.trail, context.CipherSuite); err != nil {
+		if state.tree, err = x.tree(e.lineage, context.CipherSuite); err != nil {
 			return err
 		}
 		if !bytes.Equal(state.tree.root.hash[:], context.TreeHash) {
@@ -468,8 +468,8 @@ func (x *restoring) shared(e *epoch, id stateID) error {
 	return nil
 }
 
-// tree follows a trail to its tree.
-func (x *restoring) tree(t *trail, suite CipherSuite) (*tree, error) {
+// tree follows a lineage to its tree.
+func (x *restoring) tree(t *lineage, suite CipherSuite) (*tree, error) {
 	key := string(t.treeKey())
 	if known := x.trees[key]; known != nil {
 		return known, nil

@@ -222,7 +222,7 @@ func (g *Group) Merge(s *StagedCommit) (*Group, error) {
 		last := g.epoch
 		last.secrets = g.secrets.past()
 		next.past = append([]epoch{last}, g.past[:min(len(g.past), keepEpochs-1)]...)
-		next.trail = next.trail.after(last.trail, next.Epoch())
+		next.lineage = next.lineage.after(last.lineage, next.Epoch())
 	}
 	return &next, nil
 }

@@ -175,9 +175,9 @@ func (t *tree) openPath(own LeafIndex, k *pathKeys, path *UpdatePath, steps []pa
 
 const labelUpdatePathNode = "UpdatePathNode"
 
-// A freshPath is a path that this member has made, before it is encrypted to
+// A pathDraft is a path that this member has made, before it is encrypted to
 // anyone.
-type freshPath struct {
+type pathDraft struct {
 	tree         *tree // merged
 	leaf         *LeafNode
 	steps        []pathStep
@@ -189,8 +189,8 @@ type freshPath struct {
 
 // newPath makes a fresh path for the leaf i. The template is the new leaf but
 // for what the path decides; see Section 7.5.
-func (t *tree) newPath(rand io.Reader, i LeafIndex, template LeafNode, signer *Signer, groupID []byte) (*freshPath, error) {
-	f := &freshPath{steps: t.filteredPath(i)}
+func (t *tree) newPath(rand io.Reader, i LeafIndex, template LeafNode, signer *Signer, groupID []byte) (*pathDraft, error) {
+	f := &pathDraft{steps: t.filteredPath(i)}
 	leafPrivate, leafPublic, err := t.suite.generateKeyPair(rand)
 	if err != nil {
 		return nil, err
@@ -227,7 +227,7 @@ func (t *tree) newPath(rand io.Reader, i LeafIndex, template LeafNode, signer *S
 // seal encrypts the path secrets to everyone beside the path (Section 7.6). A leaf
 // with an X25519 key of low order is valid, and nothing can be encrypted to it: what
 // stands there for it opens for nobody, and the commit is good for all others.
-func (f *freshPath) seal(rand io.Reader, added []LeafIndex, context []byte, each Each) (*UpdatePath, error) {
+func (f *pathDraft) seal(rand io.Reader, added []LeafIndex, context []byte, each Each) (*UpdatePath, error) {
 	path := &UpdatePath{leaf: f.leaf, nodes: make([]updatePathNode, len(f.steps))}
 	var jobs sealJobs
 	for k, step := range f.steps {

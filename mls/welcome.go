@@ -41,7 +41,7 @@ func Join(c JoinConfig) (*Group, *JoinInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := g.settle(c, state, info.signer, secrets.pathSecret); err != nil {
+	if err := g.takeLeaf(c, state, info.signer, secrets.pathSecret); err != nil {
 		return nil, nil, err
 	}
 
@@ -166,8 +166,8 @@ func (p PreSharedKeyID) foundsGroup() bool {
 	return p.Type == PSKResumption && p.Usage != ResumptionApplication
 }
 
-// settle finds the newcomer's leaf and gives it its private keys.
-func (g *Group) settle(c JoinConfig, state *publicState, signer LeafIndex, pathSecret secret) error {
+// takeLeaf finds the newcomer's leaf and gives it its private keys.
+func (g *Group) takeLeaf(c JoinConfig, state *publicState, signer LeafIndex, pathSecret secret) error {
 	i, ok := state.tree.signatureKeys.get(c.KeyPackage.LeafNode.SignatureKey)
 	if !ok {
 		return errOwnLeafMissing

@@ -31,11 +31,11 @@ type cache[V any] struct {
 
 	mu          sync.Mutex
 	incarnation string
-	tails       map[bus.Topic]*tail[V]
+	topics      map[bus.Topic]*cachedTopic[V]
 }
 
-// A tail is one topic as far as it was read. Who has its turn reads on.
-type tail[V any] struct {
+// A cachedTopic is one topic as far as it was read. Who has its turn reads on.
+type cachedTopic[V any] struct {
 	topic bus.Topic
 	turn  chan struct{} // one
 	slow  atomic.Bool   // whoever has the turn waits for a chain
@@ -45,29 +45,29 @@ type tail[V any] struct {
 }
 
 func newCache[V any](b bus.Bus, max int, read func(context.Context, *V, bus.Envelope) error) *cache[V] {
-	return &cache[V]{bus: b, max: max, read: read, tails: map[bus.Topic]*tail[V]{}}
+	return &cache[V]{bus: b, max: max, read: read, topics: map[bus.Topic]*cachedTopic[V]{}}
 }
 
-// tail returns the topic's tail, which need not be up to date.
-func (c *cache[V]) tail(t bus.Topic) *tail[V] {
+// topic returns what is cached of a topic, which need not be up to date.
+func (c *cache[V]) topic(t bus.Topic) *cachedTopic[V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.bus.Info().Incarnation; now != c.incarnation {
-		clear(c.tails) // another log: IDs mean nothing any more
+		clear(c.topics) // another log: IDs mean nothing any more
 		c.incarnation = now
 	}
-	if known := c.tails[t]; known != nil {
+	if known := c.topics[t]; known != nil {
 		return known
 	}
-	for victim := range c.tails { // any: the map's order is random
-		if len(c.tails) < c.max {
+	for victim := range c.topics { // any: the map's order is random
+		if len(c.topics) < c.max {
 			break
 		}
-		delete(c.tails, victim)
+		delete(c.topics, victim)
 	}
-	fresh := &tail[V]{topic: t, turn: make(chan struct{}, 1)}
-	c.tails[t] = fresh
-	return fresh
+	added := &cachedTopic[V]{topic: t, turn: make(chan struct{}, 1)}
+	c.topics[t] = added
+	return added
 }
 
 // readers is how many topics of one request are read at a time.
@@ -86,8 +86,8 @@ func (c *cache[V]) wait() (done func(), err error) {
 	}
 }
 
-// take waits for a tail's turn, which give ends.
-func (c *cache[V]) take(ctx context.Context, t *tail[V]) error {
+// take waits for a topic's turn, which give ends.
+func (c *cache[V]) take(ctx context.Context, t *cachedTopic[V]) error {
 	select {
 	case t.turn <- struct{}{}:
 		return nil
@@ -103,11 +103,11 @@ func (c *cache[V]) take(ctx context.Context, t *tail[V]) error {
 	return take(ctx, t.turn)
 }
 
-func (t *tail[V]) give() { <-t.turn }
+func (t *cachedTopic[V]) give() { <-t.turn }
 
-// fresh returns what the topics hold as the log has them now, in the order asked.
+// current returns what the topics hold as the log has them now, in the order asked.
 // Two topics may be the same.
-func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]V, error) {
+func (c *cache[V]) current(ctx context.Context, topics []bus.Topic) ([]V, error) {
 	if len(topics) == 0 {
 		return nil, nil
 	}
@@ -119,7 +119,7 @@ func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]V, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for i, t := range topics {
-		t := c.tail(t)
+		t := c.topic(t)
 		g.Go(func() error {
 			if err := c.take(ctx, t); err != nil {
 				return err
@@ -133,11 +133,11 @@ func (c *cache[V]) fresh(ctx context.Context, topics []bus.Topic) ([]V, error) {
 	return values, g.Wait()
 }
 
-// page is how many envelopes are read at a time.
-const page = 256
+// batch is how many envelopes are read at a time.
+const batch = 256
 
-// catchUp reads a tail up to end, the topic's newest ID. The caller has the tail's turn.
-func (c *cache[V]) catchUp(ctx context.Context, t *tail[V], end bus.ID) error {
+// catchUp reads a topic up to end, the topic's newest ID. The caller has its turn.
+func (c *cache[V]) catchUp(ctx context.Context, t *cachedTopic[V], end bus.ID) error {
 	if end < t.last { // old news, or the log forgot or lost something
 		now, err := c.bus.Last(ctx, t.topic)
 		if err != nil {
@@ -164,10 +164,10 @@ func (c *cache[V]) catchUp(ctx context.Context, t *tail[V], end bus.ID) error {
 	return c.readOn(ctx, t, end)
 }
 
-// readOn reads a tail up to end.
-func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
+// readOn reads a topic up to end.
+func (c *cache[V]) readOn(ctx context.Context, t *cachedTopic[V], end bus.ID) error {
 	for again := false; t.last < end; {
-		envelopes, err := c.bus.Read(ctx, t.last, page, t.topic)
+		envelopes, err := c.bus.Read(ctx, t.last, batch, t.topic)
 		if errors.Is(err, bus.ErrLogRolledBack) && !again {
 			again = true
 			t.forget()
@@ -182,14 +182,14 @@ func (c *cache[V]) readOn(ctx context.Context, t *tail[V], end bus.ID) error {
 			}
 			t.last = e.ID
 		}
-		if len(envelopes) < page {
+		if len(envelopes) < batch {
 			break
 		}
 	}
 	return nil
 }
 
-func (c *cache[V]) readEntry(ctx context.Context, t *tail[V], e bus.Envelope) error {
+func (c *cache[V]) readEntry(ctx context.Context, t *cachedTopic[V], e bus.Envelope) error {
 	if c.slow != nil && c.slow(t.value, e) {
 		done, err := c.wait()
 		if err != nil {
@@ -202,7 +202,7 @@ func (c *cache[V]) readEntry(ctx context.Context, t *tail[V], e bus.Envelope) er
 	return c.read(ctx, &t.value, e)
 }
 
-func (t *tail[V]) forget() {
+func (t *cachedTopic[V]) forget() {
 	var none V
 	t.value, t.last = none, 0
 }

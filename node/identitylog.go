@@ -228,7 +228,7 @@ func (n *Node) publishUpdate(ctx context.Context, request *identityapi.PublishId
 	if err != nil {
 		return nil, err
 	}
-	t := n.inboxes.tail(topic)
+	t := n.inboxes.topic(topic)
 	if err := n.inboxes.take(ctx, t); err != nil {
 		return nil, err
 	}
@@ -247,7 +247,7 @@ const attempts = 8
 // tail's turn, which orders the writers of this node; compare-and-set orders those of several,
 // and where the bus has none, the order of the log does: what it makes invalid is
 // passed over, and the next turn of the loop says why.
-func (n *Node) appendUpdate(ctx context.Context, t *tail[inboxLog], c *candidate) error {
+func (n *Node) appendUpdate(ctx context.Context, t *cachedTopic[inboxLog], c *candidate) error {
 	t.value.own = c
 	defer func() { t.value.own = nil }()
 	unsettled := errRaced
@@ -330,7 +330,7 @@ func (n *Node) getUpdates(ctx context.Context, request *identityapi.GetIdentityU
 			return nil, err
 		}
 	}
-	logs, err := n.inboxes.fresh(ctx, topics)
+	logs, err := n.inboxes.current(ctx, topics)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (n *Node) storePackage(ctx context.Context, upload *mlsapi.KeyPackageUpload
 // it could not join. And it refuses another one with a key of the one served: a
 // new key package is there to leave the old keys behind (RFC 9420, Section 10).
 func (n *Node) replaces(ctx context.Context, topic bus.Topic, kp *group.KeyPackage) error {
-	newest, err := n.packages.fresh(ctx, []bus.Topic{topic})
+	newest, err := n.packages.current(ctx, []bus.Topic{topic})
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (n *Node) fetchPackages(ctx context.Context, request *mlsapi.FetchKeyPackag
 			return nil, fmt.Errorf("%w: %w", errInvalid, err)
 		}
 	}
-	newest, err := n.packages.fresh(ctx, topics)
+	newest, err := n.packages.current(ctx, topics)
 	if err != nil {
 		return nil, err
 	}

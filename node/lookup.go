@@ -118,7 +118,7 @@ func (n *Node) lookUp(ctx context.Context, ids []identity.Identifier) (map[ident
 			return nil, err
 		}
 	}
-	noted, err := n.identifiers.fresh(ctx, topics)
+	noted, err := n.identifiers.current(ctx, topics)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (n *Node) tryNewest(ctx context.Context, open map[identity.Identifier]notes
 		}
 		asked, topics = append(asked, id), append(topics, topic)
 	}
-	logs, err := n.inboxes.fresh(ctx, topics)
+	logs, err := n.inboxes.current(ctx, topics)
 	if err != nil {
 		return err
 	}

@@ -61,10 +61,10 @@ const forEver time.Duration = -1
 
 // append publishes one envelope, which the log may forget after keep, where that
 // is not forEver.
-func (n *Node) append(ctx context.Context, p publication, keep time.Duration) error {
+func (n *Node) append(ctx context.Context, p publication, ttl time.Duration) error {
 	var opts []bus.PublishOption
-	if keep > 0 {
-		opts = append(opts, bus.TTL(keep))
+	if ttl > 0 {
+		opts = append(opts, bus.TTL(ttl))
 	}
 	if p.same != nil {
 		opts = append(opts, bus.SameAs(p.same))
@@ -93,11 +93,11 @@ func (n *Node) SendGroupMessages(ctx context.Context, request *mlsapi.SendGroupM
 			return nil, err
 		}
 		for _, p := range publications {
-			keep := n.config.Retention.Messages
+			ttl := n.config.Retention.Messages
 			if p.topic.Kind() == bus.GroupCommits {
-				keep = forEver // nobody gets past an epoch without its commit
+				ttl = forEver // nobody gets past an epoch without its commit
 			}
-			if err := n.append(ctx, p, keep); err != nil {
+			if err := n.append(ctx, p, ttl); err != nil {
 				return nil, err
 			}
 		}

@@ -244,7 +244,7 @@ func (c *cell) discardWith(err error) {
 	}
 	c.mu.Unlock()
 	for r := range owed {
-		r.settle(nil, err)
+		r.finish(nil, err)
 	}
 }
 

@@ -66,14 +66,14 @@ func newReply(c *cell) *Reply { return &Reply{cell: c, out: make(chan answer, 1)
 // Answer gives the answer; the first one counts. It reports whether this was
 // it.
 func (r *Reply) Answer(v any, err error) bool {
-	if !r.settle(v, err) {
+	if !r.finish(v, err) {
 		return false
 	}
 	r.cell.forgive(r)
 	return true
 }
 
-func (r *Reply) settle(v any, err error) bool {
+func (r *Reply) finish(v any, err error) bool {
 	if r == nil || r.done.Swap(true) {
 		return false
 	}

@@ -33,7 +33,7 @@
 //     nothing for that long, unless its Idle says no, it still owes a reply,
 //     or a message is queued; the last check and the closing are one atomic
 //     step, so a Tell lands before it and is handled, or after it and is
-//     refused. A Directory turns the refusal into a wake-up.
+//     refused. A Registry turns the refusal into a wake-up.
 //  8. Cost. An idle actor is memory and nothing else: no goroutine, no timer.
 //
 // A mailbox is unbounded and is never the only copy of anything: an owner

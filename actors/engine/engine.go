@@ -16,7 +16,7 @@ var (
 	ErrStopped = errors.New("engine: actor stopped")
 	// ErrRestarted: the actor crashed before it answered.
 	ErrRestarted = errors.New("engine: actor restarted")
-	// ErrBroken: the actor cannot start, and is tried again; see Directory.Try.
+	// ErrBroken: the actor cannot start, and is tried again; see Registry.Try.
 	ErrBroken = errors.New("engine: actor cannot start")
 	// ErrCrash makes an error of Receive a crash: wrap it where the Behavior's
 	// memory can no longer be trusted, as after a failed save.

@@ -17,7 +17,7 @@ import (
 // leaves open.
 var cutCases = []testCase{
 	{"cut/readers that page from their cursors pass over nothing", pagesAreCuts, nil},
-	{"cut/what was acknowledged before is in every answer", answersAreFresh, ours},
+	{"cut/what was acknowledged before is in every answer", answersAreCurrent, ours},
 	{"cut/an unknown outcome is settled by the log", outcomesAreSettled, nil},
 	{"cut/a batch from before a Follow comes before what is followed", staleBatch, whole},
 	{"cut/a reader that takes a feed with holes for a hint misses nothing", hints, holes},
@@ -115,9 +115,9 @@ func (e *env) missedNothing(t *testing.T, who string, seen []bus.ID, topics ...b
 	}
 }
 
-// answersAreFresh: whoever asks after an acknowledgement learns of the envelope, by
+// answersAreCurrent: whoever asks after an acknowledgement learns of the envelope, by
 // whichever question.
-func answersAreFresh(t *testing.T, e *env) {
+func answersAreCurrent(t *testing.T, e *env) {
 	c, m := group(t, 1)
 	acknowledged, over := e.storm(t, time.Second, c, m)
 	other := e.connect(t)

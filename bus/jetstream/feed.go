@@ -23,7 +23,7 @@ const (
 
 // A feed has two sources: a queue, which the tails fill, and the log, from
 // which it reads what was published before a Follow, or while the queue was
-// full. Which of the two is decided for each strand.
+// full. Which of the two is decided for each follower.
 type feed struct {
 	bus    *Bus
 	signal chan struct{} // holds one token while there may be something to take
@@ -31,16 +31,16 @@ type feed struct {
 	mu     sync.Mutex // taken after a tail's
 	closed bool
 	failed []error
-	topics map[bus.Topic]*strand
-	all    []*strand // where everything is followed: one for each shard
+	topics map[bus.Topic]*follower
+	all    []*follower // where everything is followed: one for each shard
 	queue  []queued
 	size   int // bytes of payload in the queue
-	behind []*strand
+	behind []*follower
 	turn   bool // whose turn it is: the queue's or the log's
 }
 
 type queued struct {
-	strand *strand
+	follower *follower
 	bus.Envelope
 }
 
@@ -48,18 +48,18 @@ type queued struct {
 // the zero Topic, which is nobody's.
 var everything bus.Topic
 
-// A strand is what was followed by one call: topics of one shard that are
+// A follower is what was followed by one call: topics of one shard that are
 // merged in the order of IDs, or everything of a shard. It is live, and gets its
 // envelopes by the queue, or behind, and reads them from the log until it has
 // caught up with the tail. All fields are guarded by feed.mu.
-type strand struct {
+type follower struct {
 	feed  *feed
 	shard int
 	// cursors holds for each topic the ID up to which everything was put into
 	// the queue or delivered.
 	cursors map[bus.Topic]bus.ID
 	// unread holds the topics that may have envelopes above their cursors, each
-	// with the ID up to which there may be some. The strand is behind while
+	// with the ID up to which there may be some. The follower is behind while
 	// there is one.
 	unread map[bus.Topic]bus.ID
 	waits  int // its envelopes in the queue, which go before what is unread
@@ -70,7 +70,7 @@ func (b *Bus) Open(ctx context.Context) (bus.Feed, error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	f := &feed{bus: b, signal: make(chan struct{}, 1), topics: make(map[bus.Topic]*strand)}
+	f := &feed{bus: b, signal: make(chan struct{}, 1), topics: make(map[bus.Topic]*follower)}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -109,10 +109,10 @@ func (f *feed) Follow(ctx context.Context, after bus.ID, topics ...bus.Topic) er
 // position beyond the end as it is now would pass over what comes there.
 var errRewound = errors.New("jetstream: the log's end is another now")
 
-// followTopics makes a strand of topics, if the log has not gone backwards since
+// followTopics makes a follower of topics, if the log has not gone backwards since
 // it had done so for the given number of times.
 func (f *feed) followTopics(t *tail, rewinds int, after bus.ID, topics []bus.Topic) error {
-	s := f.newStrand(t.shard, len(topics))
+	s := f.newFollower(t.shard, len(topics))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.mu.Lock()
@@ -142,15 +142,15 @@ func (f *feed) followTopics(t *tail, rewinds int, after bus.ID, topics []bus.Top
 	return nil
 }
 
-func (f *feed) newStrand(shard, topics int) *strand {
-	return &strand{
+func (f *feed) newFollower(shard, topics int) *follower {
+	return &follower{
 		feed: f, shard: shard,
 		cursors: make(map[bus.Topic]bus.ID, topics),
 		unread:  make(map[bus.Topic]bus.ID),
 	}
 }
 
-// FollowAll implements bus.Feed: a strand of each shard that has none yet.
+// FollowAll implements bus.Feed: a follower of each shard that has none yet.
 func (f *feed) FollowAll(ctx context.Context) error {
 	if err := f.bus.ready(ctx); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (f *feed) followShard(ctx context.Context, t *tail) error {
 	}
 }
 
-// followFrom makes a strand of everything, as followTopics does of topics.
+// followFrom makes a follower of everything, as followTopics does of topics.
 func (f *feed) followFrom(t *tail, rewinds int, after bus.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -196,11 +196,11 @@ func (f *feed) followFrom(t *tail, rewinds int, after bus.ID) error {
 	case t.rewinds != rewinds:
 		return errRewound
 	case f.all == nil:
-		f.all = make([]*strand, len(f.bus.tails))
+		f.all = make([]*follower, len(f.bus.tails))
 	case f.all[t.shard] != nil:
 		return nil
 	}
-	s := f.newStrand(t.shard, 1)
+	s := f.newFollower(t.shard, 1)
 	s.cursors[everything] = after
 	if position := bus.MakeID(t.position.Load(), t.shard); after < position {
 		s.unread[everything] = position
@@ -211,23 +211,23 @@ func (f *feed) followFrom(t *tail, rewinds int, after bus.ID) error {
 	return nil
 }
 
-// key is what stands for a topic in the strand's maps.
-func (s *strand) key(topic bus.Topic) bus.Topic {
+// key is what stands for a topic in the follower's maps.
+func (s *follower) key(topic bus.Topic) bus.Topic {
 	if s.feed.all != nil {
 		return everything
 	}
 	return topic
 }
 
-// follows reports whether a topic is the strand's still.
-func (s *strand) follows(topic bus.Topic) bool {
+// follows reports whether a topic is the follower's still.
+func (s *follower) follows(topic bus.Topic) bool {
 	if s.feed.all != nil {
 		return s.feed.all[s.shard] == s
 	}
 	return s.feed.topics[topic] == s
 }
 
-func (s *strand) forget(topic bus.Topic) {
+func (s *follower) forget(topic bus.Topic) {
 	delete(s.cursors, topic)
 	delete(s.unread, topic)
 }
@@ -267,7 +267,7 @@ func (f *feed) unfollowAll() {
 
 // offer takes an envelope from the tail. It never blocks: what does not fit
 // stays in the log.
-func (f *feed) offer(s *strand, e bus.Envelope) {
+func (f *feed) offer(s *follower, e bus.Envelope) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key := s.key(e.Topic)
@@ -289,8 +289,8 @@ func (f *feed) offer(s *strand, e bus.Envelope) {
 	f.wake()
 }
 
-// enlist notes that a strand is behind, if it is. Called with f.mu held.
-func (f *feed) enlist(s *strand) {
+// enlist notes that a follower is behind, if it is. Called with f.mu held.
+func (f *feed) enlist(s *follower) {
 	if len(s.unread) > 0 {
 		f.behind = append(f.behind, s)
 		f.wake()
@@ -357,8 +357,8 @@ func (f *feed) Next(ctx context.Context) ([]bus.Envelope, error) {
 }
 
 // take returns what the reader gets next: a batch from the queue, or the
-// strands to read from the log. The two take turns.
-func (f *feed) take() (batch []bus.Envelope, late []*strand, err error) {
+// followers to read from the log. The two take turns.
+func (f *feed) take() (batch []bus.Envelope, late []*follower, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -392,8 +392,8 @@ func (f *feed) dequeue() (batch []bus.Envelope) {
 		}
 		taken++
 		f.size -= len(q.Payload)
-		q.strand.waits--
-		if q.strand.follows(q.Topic) {
+		q.follower.waits--
+		if q.follower.follows(q.Topic) {
 			batch = append(batch, q.Envelope)
 		}
 	}
@@ -404,10 +404,10 @@ func (f *feed) dequeue() (batch []bus.Envelope) {
 	return batch
 }
 
-// late takes the strands whose turn it is to read from the log: those with
+// late takes the followers whose turn it is to read from the log: those with
 // nothing left in the queue.
-func (f *feed) late() (late []*strand) {
-	f.behind = slices.DeleteFunc(f.behind, func(s *strand) bool {
+func (f *feed) late() (late []*follower) {
+	f.behind = slices.DeleteFunc(f.behind, func(s *follower) bool {
 		if len(s.unread) == 0 {
 			return true // unfollowed
 		}
@@ -420,9 +420,9 @@ func (f *feed) late() (late []*strand) {
 	return late
 }
 
-// catchUp reads the next envelopes of strands that are behind. A read that
-// fails leaves its strand behind, where it was.
-func (f *feed) catchUp(ctx context.Context, late []*strand) ([]bus.Envelope, error) {
+// catchUp reads the next envelopes of followers that are behind. A read that
+// fails leaves its follower behind, where it was.
+func (f *feed) catchUp(ctx context.Context, late []*follower) ([]bus.Envelope, error) {
 	parts := make([][]bus.Envelope, len(late))
 	var g errgroup.Group
 	for i, s := range late {
@@ -439,10 +439,10 @@ func (f *feed) catchUp(ctx context.Context, late []*strand) ([]bus.Envelope, err
 	return nil, err
 }
 
-// readOn reads a strand's next envelopes up to the tail's position. All below
+// readOn reads a follower's next envelopes up to the tail's position. All below
 // that has been offered, so unread names every topic that has some, and none
 // can appear later with a lower ID.
-func (f *feed) readOn(ctx context.Context, s *strand, limit, bytes int) ([]bus.Envelope, error) {
+func (f *feed) readOn(ctx context.Context, s *follower, limit, bytes int) ([]bus.Envelope, error) {
 	t := f.bus.tails[s.shard]
 	sp := span{shard: s.shard, upTo: t.position.Load(), limit: limit, bytes: bytes}
 	f.mu.Lock()

@@ -37,7 +37,7 @@ type tail struct {
 	started  bool          // guarded by starting
 
 	mu        sync.Mutex // taken before a feed's
-	followers map[bus.Topic]map[*strand]struct{}
+	followers map[bus.Topic]map[*follower]struct{}
 	rewinds   int // how often the log went backwards: what was known of its end before is void
 
 	// used by run alone
@@ -57,7 +57,7 @@ func newTail(b *Bus, shard int) *tail {
 	t := &tail{
 		bus: b, shard: shard,
 		starting:  make(chan struct{}, 1),
-		followers: make(map[bus.Topic]map[*strand]struct{}),
+		followers: make(map[bus.Topic]map[*follower]struct{}),
 	}
 	t.starting <- struct{}{}
 	return t
@@ -262,12 +262,12 @@ func (t *tail) rolledBack(state jetstream.StreamState, why string) {
 	t.bus.log.Error("bus log went backwards", "shard", t.shard, "why", why,
 		"position", t.position.Load(), "end", state.LastSeq)
 	feeds := make(map[*feed]struct{})
-	for _, strands := range t.followers {
-		for s := range strands {
+	for _, followers := range t.followers {
+		for s := range followers {
 			feeds[s.feed] = struct{}{}
 		}
 	}
-	t.followers = make(map[bus.Topic]map[*strand]struct{})
+	t.followers = make(map[bus.Topic]map[*follower]struct{})
 	t.rewinds++
 	t.position.Store(state.LastSeq)
 	t.newest = state.LastTime
@@ -292,8 +292,8 @@ func (t *tail) damaged(err error) {
 		t.bus.log.Error("bus log is damaged", "shard", t.shard, "error", err)
 	}
 	told := make(map[*feed]struct{})
-	for _, strands := range t.followers {
-		for s := range strands {
+	for _, followers := range t.followers {
+		for s := range followers {
 			if _, ok := told[s.feed]; !ok {
 				told[s.feed] = struct{}{}
 				s.feed.fail(err)
@@ -302,18 +302,18 @@ func (t *tail) damaged(err error) {
 	}
 }
 
-// add makes s the follower of its topics, in place of other strands of its feed.
+// add makes s the follower of its topics, in place of other followers of its feed.
 // Called with t.mu held.
-func (t *tail) add(s *strand, topic bus.Topic, instead *strand) {
+func (t *tail) add(s *follower, topic bus.Topic, instead *follower) {
 	if t.followers[topic] == nil {
-		t.followers[topic] = make(map[*strand]struct{})
+		t.followers[topic] = make(map[*follower]struct{})
 	}
 	delete(t.followers[topic], instead)
 	t.followers[topic][s] = struct{}{}
 }
 
 // drop removes a follower. Called with t.mu held.
-func (t *tail) drop(s *strand, topic bus.Topic) {
+func (t *tail) drop(s *follower, topic bus.Topic) {
 	delete(t.followers[topic], s)
 	if len(t.followers[topic]) == 0 {
 		delete(t.followers, topic)
@@ -331,4 +331,4 @@ func (b *Bus) byShard(topics []bus.Topic) [][]bus.Topic {
 }
 
 // topicsOf lists the topics that a feed follows.
-func topicsOf(m map[bus.Topic]*strand) []bus.Topic { return slices.Collect(maps.Keys(m)) }
+func topicsOf(m map[bus.Topic]*follower) []bus.Topic { return slices.Collect(maps.Keys(m)) }

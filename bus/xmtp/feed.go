@@ -37,13 +37,13 @@ type feed struct {
 }
 
 type queued struct {
-	strand *strand
+	follower *follower
 	bus.Envelope
 }
 
-// A strand is one Follow of one topic. What is queued for a strand that has been
+// A follower is one Follow of one topic. What is queued for a follower that has been
 // replaced, or unfollowed, is not delivered.
-type strand struct {
+type follower struct {
 	cursor bus.ID // up to here everything was put into the queue
 	stream int    // the lane's stream that it takes from; 0: none yet
 }
@@ -61,7 +61,7 @@ func (b *Bus) Open(ctx context.Context) (bus.Feed, error) {
 	f.groups = lanes{newLane(f, f.followGroups), newLane(f, f.followGroups)}
 	f.welcomes = lanes{newLane(f, f.followWelcomes), newLane(f, f.followWelcomes)}
 	for _, p := range []lanes{f.groups, f.welcomes} {
-		f.run.Go(p.settled.run)
+		f.run.Go(p.main.run)
 		f.run.Go(p.young.run)
 	}
 	b.feeds[f] = struct{}{}
@@ -111,7 +111,7 @@ func (f *feed) Unfollow(topics ...bus.Topic) {
 // full says that the reader is to take something first.
 func (f *feed) full() bool { return len(f.queue) >= maxQueued || f.size >= maxQueuedBytes }
 
-func (f *feed) push(s *strand, e bus.Envelope) {
+func (f *feed) push(s *follower, e bus.Envelope) {
 	f.queue = append(f.queue, queued{s, e})
 	f.size += len(e.Payload)
 	f.wake()
@@ -146,7 +146,7 @@ func (f *feed) take() (batch []bus.Envelope, err error) {
 		}
 		taken++
 		f.size -= len(q.Payload)
-		if f.lanes(logOf(q.Topic)).strand(q.Topic) == q.strand {
+		if f.lanes(logOf(q.Topic)).follower(q.Topic) == q.follower {
 			batch = append(batch, q.Envelope)
 		}
 	}

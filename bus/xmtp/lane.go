@@ -20,7 +20,7 @@ import (
 // A stream's filters cannot be changed, so it is opened again when topics are
 // added, from the cursors: what it brings twice is known by its ID.
 //
-// A strand takes only from a stream that brings everything above its cursor: one
+// A follower takes only from a stream that brings everything above its cursor: one
 // that was opened with it, or one that had not got further in its log when it was
 // followed. Another stream would leave a gap.
 type lane struct {
@@ -28,7 +28,7 @@ type lane struct {
 	follow func(ctx context.Context, cursors map[logID]bus.ID, take func(bus.Envelope) error) error
 
 	// guarded by feed.mu
-	logs    map[logID]map[bus.Topic]*strand
+	logs    map[logID]map[bus.Topic]*follower
 	number  int                // of the stream that is open, or was last
 	reached map[logID]bus.ID   // how far that stream has got, in each log that it is asked for
 	end     context.CancelFunc // ends the stream; nil while there is none
@@ -39,7 +39,7 @@ type lane struct {
 }
 
 func newLane(f *feed, follow func(context.Context, map[logID]bus.ID, func(bus.Envelope) error) error) *lane {
-	return &lane{feed: f, follow: follow, logs: make(map[logID]map[bus.Topic]*strand)}
+	return &lane{feed: f, follow: follow, logs: make(map[logID]map[bus.Topic]*follower)}
 }
 
 // How often a stream is opened again for new topics: a network has work with
@@ -65,10 +65,10 @@ func (l *lane) add(log logID, after bus.ID, topics []bus.Topic) {
 		l.reopenSoon()
 	}
 	if l.logs[log] == nil {
-		l.logs[log] = make(map[bus.Topic]*strand, len(topics))
+		l.logs[log] = make(map[bus.Topic]*follower, len(topics))
 	}
 	for _, t := range topics {
-		l.logs[log][t] = &strand{after, stream}
+		l.logs[log][t] = &follower{after, stream}
 	}
 }
 
@@ -84,24 +84,24 @@ func (l *lane) remove(t bus.Topic) {
 
 // move gives what is followed of a log to another lane.
 func (l *lane) move(log logID, to *lane) {
-	strands := l.logs[log]
-	for _, s := range strands {
+	followers := l.logs[log]
+	for _, s := range followers {
 		l.catchUp(log, s)
 		s.stream = 0
 	}
 	delete(l.logs, log)
 	delete(l.reached, log) // its topics are all to be followed there
-	if strands == nil {
+	if followers == nil {
 		return
 	}
 	l.endIfIdle()
-	to.logs[log] = strands
+	to.logs[log] = followers
 	to.reopenSoon()
 }
 
-// catchUp moves a strand's cursor to where its stream has got: what the stream
+// catchUp moves a follower's cursor to where its stream has got: what the stream
 // brought of the log's other topic lies behind it too.
-func (l *lane) catchUp(log logID, s *strand) {
+func (l *lane) catchUp(log logID, s *follower) {
 	if s.stream == l.number {
 		s.cursor = max(s.cursor, l.reached[log])
 	}
@@ -193,8 +193,8 @@ func (l *lane) begin() (context.Context, map[logID]bus.ID) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	context.AfterFunc(ctx, f.stir) // a take that waits for room
 	cursors := make(map[logID]bus.ID, len(l.logs))
-	for log, strands := range l.logs {
-		for _, s := range strands {
+	for log, followers := range l.logs {
+		for _, s := range followers {
 			l.catchUp(log, s)
 			s.stream = l.number + 1
 			if lowest, ok := cursors[log]; !ok || s.cursor < lowest {

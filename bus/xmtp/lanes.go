@@ -3,30 +3,30 @@ package xmtp
 import "github.com/conclave-chat/conclave/bus"
 
 // lanes are a feed's streams of one kind. What is followed anew goes to the young
-// one, which is quickly opened again; when that has grown, the settled one takes
+// one, which is quickly opened again; when that has grown, the main one takes
 // over all that it has. So a group that is added to thousands comes at once, and
 // the thousands are seldom disturbed.
 //
 // All methods are called with feed.mu held.
-type lanes struct{ settled, young *lane }
+type lanes struct{ main, young *lane }
 
 // mostYoung is how many logs the young lane may have beside an eighth of those
-// that are settled.
+// of the main one.
 const mostYoung = 64
 
-func (p lanes) both() [2]*lane { return [2]*lane{p.settled, p.young} }
+func (p lanes) both() [2]*lane { return [2]*lane{p.main, p.young} }
 
 // add follows topics of a log.
 func (p lanes) add(log logID, after bus.ID, topics []bus.Topic) {
-	if p.settled.covers(log, after) {
-		p.settled.add(log, after, topics)
+	if p.main.covers(log, after) {
+		p.main.add(log, after, topics)
 		return
 	}
-	p.settled.move(log, p.young) // all topics of a log are in one lane
+	p.main.move(log, p.young) // all topics of a log are in one lane
 	p.young.add(log, after, topics)
-	if len(p.young.logs) > mostYoung+len(p.settled.logs)/8 {
+	if len(p.young.logs) > mostYoung+len(p.main.logs)/8 {
 		for log := range p.young.logs {
-			p.young.move(log, p.settled)
+			p.young.move(log, p.main)
 		}
 	}
 }
@@ -38,8 +38,8 @@ func (p lanes) remove(t bus.Topic) {
 	}
 }
 
-// strand is the one by which a topic is followed now, nil where it is not.
-func (p lanes) strand(t bus.Topic) *strand {
+// follower is the one by which a topic is followed now, nil where it is not.
+func (p lanes) follower(t bus.Topic) *follower {
 	for _, l := range p.both() {
 		if s := l.logs[logOf(t)][t]; s != nil {
 			return s

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A ChainsOption is a wish for NewChains.
+// A ChainsOption changes what NewChains does.
 type ChainsOption func(*chainsOptions)
 
 type chainsOptions struct{ private bool }

@@ -28,7 +28,7 @@ func running(do func(*seat) bool) func(*seat) bool {
 // acts are what a world chooses from. The weights are per seat.
 var acts = []act{
 	{"send", 26, "", running((*seat).sendMessage)},
-	{"wish", 7, "", running((*seat).change)},
+	{"command", 7, "", running((*seat).change)},
 	{"retry", 3, "", running((*seat).retryFailed)},
 	{"publish", 50, "", running((*seat).send)},
 	{"answer", 36, "", running((*seat).answer)},
@@ -54,7 +54,7 @@ var acts = []act{
 	{"message of a removed member", 8, faultRemovedSends, running((*seat).sendThoughRemoved)},
 	{"storm", 3, faultStorm, (*seat).storm},
 	{"flood", 2, faultFlood, running((*seat).flood)},
-	{"impossible wish", 3, faultBadWish, (*seat).badWish},
+	{"impossible command", 3, faultBadCommand, (*seat).badCommand},
 }
 
 // act lets one thing happen.
@@ -105,11 +105,11 @@ func (s *seat) sendMessage() bool {
 	if s.chance(1, 4) {
 		in.Key = fmt.Sprintf("key %d", s.sends)
 	}
-	if !s.wish(in) || s.replica == nil {
+	if !s.submit(in) || s.replica == nil {
 		return s.replica != nil
 	}
 	if in.Key != "" && s.chance(1, 4) {
-		s.wish(in) // once more: one message all the same
+		s.submit(in) // once more: one message all the same
 	}
 	return true
 }
@@ -135,7 +135,7 @@ func (s *seat) change() bool {
 	default:
 		in = group.KeyUpdate{}
 	}
-	return s.wish(in)
+	return s.submit(in)
 }
 
 func (s *seat) retryFailed() bool {
@@ -145,7 +145,7 @@ func (s *seat) retryFailed() bool {
 				return false
 			}
 			s.truth.retried(s, m.ID)
-			return s.wish(group.Retry{Message: m.ID, Now: s.now})
+			return s.submit(group.Retry{Message: m.ID, Now: s.now})
 		}
 	}
 	return false

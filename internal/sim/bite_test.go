@@ -25,7 +25,7 @@ func TestInvariantsBite(t *testing.T) {
 		{"what was sealed anew forgets its earlier sealings", plantAmnesia, []string{"I3", "I4", "I5"}},
 		{"a removed member gets new keys", plantLeak, []string{"I6"}},
 		{"a joiner gets old keys", plantPast, []string{"I7"}},
-		{"a declined wish leaves a trace", plantHalf, []string{"I10"}},
+		{"a declined command leaves a trace", plantHalf, []string{"I10"}},
 		{"a feed with holes is taken for the log", plantHole, []string{"I1", "I2", "I3", "I4", "I5", "I13"}},
 		{"what was sealed once more does not come to newcomers", plantOnce, []string{"I12"}},
 		{"a read of two topics is not one cut", plantTorn, []string{"I1", "I2", "I3", "I4", "I12", "I13"}},

@@ -48,14 +48,14 @@ const (
 	faultUnread          fault = "additions that a sender has not read" // what it sends stands behind them
 	faultStorm           fault = "commit storms"                        // everybody commits in one epoch
 	faultFlood           fault = "floods"                               // hundreds of messages between one thing and the next
-	faultBadWish         fault = "impossible wishes"
+	faultBadCommand      fault = "impossible commands"
 )
 
 var allFaults = []fault{
 	faultRefused, faultLost, faultLostAnswer, faultLate, faultTwice, faultNoIDs, faultNoCompareAndSet,
 	faultDropped, faultReordered, faultRepeated, faultRewind, faultWelcomeReplay, faultLateIdentity,
 	faultIdentity, faultNoKeyPackage, faultCrash, faultCrashAfterSave, faultSaveFails, faultPowerCut,
-	faultRollback, faultJunk, faultReplay, faultForged, faultRemovedSends, faultStorm, faultBadWish,
+	faultRollback, faultJunk, faultReplay, faultForged, faultRemovedSends, faultStorm, faultBadCommand,
 	faultCopy, faultUnnoticed, faultTorn, faultDamage, faultStray, faultUnread, faultHoles, faultReadFails, faultFlood,
 }
 
@@ -236,15 +236,15 @@ func (s *seat) storm() bool {
 		if s.chance(1, 2) {
 			in = group.UpdateMetadata{Field: group.AttributeName, Value: fmt.Sprintf("name %d", s.sends)}
 		}
-		if t.wish(in) {
+		if t.submit(in) {
 			n++
 		}
 	}
 	return n > 1
 }
 
-// badWish asks for what cannot be.
-func (s *seat) badWish() bool {
+// badCommand asks for what cannot be.
+func (s *seat) badCommand() bool {
 	if !s.ready() {
 		return false
 	}
@@ -267,7 +267,7 @@ func (s *seat) badWish() bool {
 	}
 	in := bad[s.rand.IntN(len(bad))]
 	before := s.host.digest()
-	if s.wish(in) {
+	if s.submit(in) {
 		s.fail("I10", "%s: %#v was not declined", s.name, in)
 	}
 	if s.host.digest() != before {

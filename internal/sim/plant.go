@@ -25,7 +25,7 @@ const (
 	plantAmnesia         // of what was sealed anew, the earlier sealings are not saved
 	plantLeak            // who was removed gets another member's keys
 	plantPast            // who joins gets an old member's keys
-	plantHalf            // a wish is declined and done all the same
+	plantHalf            // a command is declined and done all the same
 	plantHole            // a feed with holes is taken for the log
 	plantTorn            // a read of two topics is not one cut
 	plantOnce            // what was sealed once more for newcomers does not come to them

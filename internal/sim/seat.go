@@ -78,7 +78,7 @@ func (s *seat) step(in group.Input) (group.Effects, error) {
 	return fx, nil
 }
 
-// input is a step with its effects. Only a wish may be answered by an error.
+// input is a step with its effects. Only a command may be answered by an error.
 func (s *seat) input(in group.Input) {
 	fx, err := s.step(in)
 	if err != nil {
@@ -87,13 +87,13 @@ func (s *seat) input(in group.Input) {
 	s.carry(fx)
 }
 
-// wish asks the replica for something, which it may decline. A declined wish
+// submit asks the replica for something, which it may decline. A declined command
 // leaves everything as it was: I10.
-func (s *seat) wish(in group.Input) bool {
+func (s *seat) submit(in group.Input) bool {
 	before := s.fingerprint()
 	fx, err := s.step(in)
 	if err != nil {
-		s.counters["wishes declined"]++
+		s.counters["commands declined"]++
 		if s.plant == plantHalf {
 			_, _ = s.step(group.KeyUpdate{})
 		}

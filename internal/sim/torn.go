@@ -37,7 +37,7 @@ func (w *world) othersSend(reader *seat) {
 	w.reader = nil
 	defer func() { w.reader = reader }()
 	do := []func(*seat) bool{
-		func(s *seat) bool { return s.wish(group.KeyUpdate{}) },
+		func(s *seat) bool { return s.submit(group.KeyUpdate{}) },
 		(*seat).sendMessage,
 	}
 	n := w.rand.IntN(len(w.homes))

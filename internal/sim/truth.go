@@ -23,7 +23,7 @@ import (
 //	I7   who is added opens nothing from before
 //	I8   no sender uses an epoch's generation for two ciphertexts
 //	I9   keys older than three epochs are not in the store
-//	I10  what is declined changes nothing (seat.wish, seat.badWish)
+//	I10  what is declined changes nothing (seat.submit, seat.badCommand)
 //	I11  nobody is in a tree who is not in the identity log
 //	I12  who is added has what stands behind its addition (newcomers)
 type truth struct {

@@ -104,12 +104,12 @@ func (g *truth) mend() {
 		}
 		g.counters["added again"]++
 		if mender.replica.Metadata().RoleOf(inbox) == group.SuperAdmin {
-			mender.wish(group.UpdateAdmins{Inbox: inbox, Change: group.RemoveSuperAdmin})
+			mender.submit(group.UpdateAdmins{Inbox: inbox, Change: group.RemoveSuperAdmin})
 			g.settle() // no super admin is removed
 		}
-		mender.wish(group.RemoveMembers{Inboxes: []string{inbox}})
+		mender.submit(group.RemoveMembers{Inboxes: []string{inbox}})
 		g.settle()
-		mender.wish(group.AddMembers{Inboxes: []string{inbox}})
+		mender.submit(group.AddMembers{Inboxes: []string{inbox}})
 		g.settle()
 	}
 	mender.sendMessage()

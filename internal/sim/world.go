@@ -232,7 +232,7 @@ func (w *world) createGroup(n int) {
 		}
 	}
 	if len(inboxes) > 0 {
-		s.wish(group.AddMembers{Inboxes: inboxes})
+		s.submit(group.AddMembers{Inboxes: inboxes})
 	}
 }
 

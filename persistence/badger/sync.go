@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	settleIdle   = 50 * time.Millisecond // quiet time after which mark and Lazy batches go to the disk
-	settleLatest = time.Second           // or after so long under load
-	witnessWait  = 5 * time.Second
+	flushIdle   = 50 * time.Millisecond // quiet time after which mark and Lazy batches go to the disk
+	flushLatest = time.Second           // or after so long under load
+	witnessWait = 5 * time.Second
 )
 
 // The syncer waits for the disk. One sync serves every request that came while
@@ -27,7 +27,7 @@ type syncer struct {
 	point   journal.Point // the end of the journal
 	waiting []*request
 	retired []journal.Point // segments to close
-	dirty   bool            // something came since the last settle
+	dirty   bool            // something came since the last flush
 	stopped bool
 }
 
@@ -78,9 +78,9 @@ func (s *syncer) signal() {
 
 func (s *syncer) run() {
 	defer close(s.done)
-	settle := time.NewTimer(0)
-	<-settle.C
-	var since time.Time // of the first change that is not settled; zero: none
+	timer := time.NewTimer(0)
+	<-timer.C
+	var since time.Time // of the first change that is not flushed; zero: none
 	for {
 		select {
 		case <-s.wake:
@@ -89,15 +89,15 @@ func (s *syncer) run() {
 			}
 			if since.IsZero() {
 				since = time.Now()
-				settle.Reset(settleIdle)
+				timer.Reset(flushIdle)
 			}
-		case <-settle.C:
-			if s.takeDirty() && time.Since(since) < settleLatest {
-				settle.Reset(settleIdle)
+		case <-timer.C:
+			if s.takeDirty() && time.Since(since) < flushLatest {
+				timer.Reset(flushIdle)
 				continue
 			}
 			since = time.Time{}
-			s.settle()
+			s.flush()
 		}
 	}
 }
@@ -141,15 +141,15 @@ func (s *syncer) takeDirty() (dirty bool) {
 	return dirty
 }
 
-// settle makes everything durable, the mark included.
-func (s *syncer) settle() {
+// flush makes everything durable, the mark included.
+func (s *syncer) flush() {
 	s.mu.Lock()
 	point := s.point
 	s.mu.Unlock()
 	if s.syncTo(point) != nil {
 		return
 	}
-	if err := point.SettleMark(); err != nil {
+	if err := point.SyncMark(); err != nil {
 		s.c.fail(err)
 		return
 	}

@@ -46,9 +46,9 @@ func Bench(b *testing.B, newEngine New) {
 			}
 		}
 	})
-	b.Run("DirectoryTell", func(b *testing.B) {
+	b.Run("RegistryTell", func(b *testing.B) {
 		e := open(b)
-		dir := engine.NewDirectory(e, func(string) (func() engine.Behavior, engine.Options, error) {
+		dir := engine.NewRegistry(e, func(string) (func() engine.Behavior, engine.Options, error) {
 			return func() engine.Behavior { return &script{} }, engine.Options{IdleAfter: time.Hour}, nil
 		})
 		b.ReportAllocs()

@@ -61,7 +61,7 @@ func passivation(t *testing.T, newEngine New) {
 	inBubble(t, newEngine, config, func(t *testing.T, e *engine.Engine) {
 		d := newDisk()
 		refused := errors.New("not here")
-		dir := engine.NewDirectory(e, func(name string) (func() engine.Behavior, engine.Options, error) {
+		dir := engine.NewRegistry(e, func(name string) (func() engine.Behavior, engine.Options, error) {
 			if name == "stranger" {
 				return nil, engine.Options{}, refused
 			}
@@ -140,7 +140,7 @@ func passivationRace(t *testing.T, newEngine New) {
 	const tellers, each, names = 8, 100, 3
 	e := open(t, newEngine, engine.Config{IdleTick: time.Millisecond})
 	d := newDisk()
-	dir := engine.NewDirectory(e, func(name string) (func() engine.Behavior, engine.Options, error) {
+	dir := engine.NewRegistry(e, func(name string) (func() engine.Behavior, engine.Options, error) {
 		return d.counter(t, name, engine.Options{IdleAfter: time.Millisecond})
 	})
 	for told := 0; d.starts <= names; {
@@ -175,7 +175,7 @@ func stopRace(t *testing.T, newEngine New) {
 	const tellers, each = 6, 300
 	e := open(t, newEngine, engine.Config{})
 	d := newDisk()
-	dir := engine.NewDirectory(e, func(name string) (func() engine.Behavior, engine.Options, error) {
+	dir := engine.NewRegistry(e, func(name string) (func() engine.Behavior, engine.Options, error) {
 		return d.counter(t, name, engine.Options{})
 	})
 	var all sync.WaitGroup

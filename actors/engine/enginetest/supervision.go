@@ -284,7 +284,7 @@ func whoTries(t *testing.T, newEngine New) {
 			},
 			receive: func(ctx *engine.Context, m any) error { ctx.Reply(m); return nil },
 		}
-		dir := engine.NewDirectory(e, func(string) (func() engine.Behavior, engine.Options, error) {
+		dir := engine.NewRegistry(e, func(string) (func() engine.Behavior, engine.Options, error) {
 			return func() engine.Behavior { return &actor }, engine.Options{}, nil
 		})
 		asked := make(chan error, 1)

@@ -88,7 +88,7 @@ func (f *Found) Begin(applied uint64, putBack time.Time) (_ *Journal, err error)
 		previous: last.place(), end: last.end(),
 	})
 	if err == nil {
-		err = j.settle()
+		err = j.updateMark()
 	}
 	if err != nil {
 		return nil, errors.Join(err, j.mark.file.Close())
@@ -121,9 +121,9 @@ func (j *Journal) create(h header) error {
 	return nil
 }
 
-// settle brings segments and place into the mark.
-func (j *Journal) settle() error {
-	return j.mark.settle(func(m *mark) {
+// updateMark brings segments and place into the mark.
+func (j *Journal) updateMark() error {
+	return j.mark.change(func(m *mark) {
 		m.first, m.last, m.durable = j.first(), j.number, j.place
 	})
 }
@@ -188,8 +188,8 @@ func (p Point) Sync() error {
 // Close releases the point's file, once nothing will be synced through it.
 func (p Point) Close() error { return p.file.Close() }
 
-// SettleMark makes the mark durable as it is.
-func (p Point) SettleMark() error { return p.mark.settle(func(*mark) {}) }
+// SyncMark makes the mark durable as it is.
+func (p Point) SyncMark() error { return p.mark.change(func(*mark) {}) }
 
 // Rotate starts a segment. It returns the end of the one before, which is
 // durable, for the caller to close. After ErrFull the current one goes on.
@@ -207,7 +207,7 @@ func (j *Journal) Rotate() (Point, error) {
 		return old, fmt.Errorf("rotate journal: %w", noSpace(err))
 	}
 	j.retired = append(j.retired, retired{before.number, before.place.last})
-	if err := j.settle(); err != nil {
+	if err := j.updateMark(); err != nil {
 		return old, fmt.Errorf("write mark: %w", err)
 	}
 	return old, nil
@@ -224,7 +224,7 @@ func (j *Journal) Prune(applied uint64) error {
 	}
 	gone := j.retired[:n]
 	j.retired = j.retired[n:]
-	if err := j.mark.settle(func(m *mark) { m.first = j.first() }); err != nil {
+	if err := j.mark.change(func(m *mark) { m.first = j.first() }); err != nil {
 		return fmt.Errorf("write mark: %w", err)
 	}
 	for _, s := range gone {
@@ -239,7 +239,7 @@ func (j *Journal) Prune(applied uint64) error {
 func (j *Journal) Close() error {
 	err := j.Point().Sync()
 	if err == nil {
-		err = j.Point().SettleMark()
+		err = j.Point().SyncMark()
 	}
 	return errors.Join(err, j.Abandon())
 }

@@ -124,7 +124,7 @@ func createMark(path string, m mark) (*markFile, error) {
 		return nil, err
 	}
 	f := &markFile{file: file, now: m}
-	if err := f.settle(func(*mark) {}); err != nil {
+	if err := f.change(func(*mark) {}); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	if err := os.Rename(temporary, path); err != nil {
@@ -160,11 +160,11 @@ func (f *markFile) advance(p position) error {
 	return f.write()
 }
 
-// settle changes the mark durably and in both slots.
-func (f *markFile) settle(change func(*mark)) error {
+// change changes the mark durably and in both slots.
+func (f *markFile) change(edit func(*mark)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	change(&f.now)
+	edit(&f.now)
 	for range 2 {
 		if err := errors.Join(f.write(), f.file.Sync()); err != nil {
 			return err

@@ -78,40 +78,40 @@ func stored(ctx context.Context, c *conclave.Client) (map[string]uint64, error) 
 	return last, nil
 }
 
-// tails is how far the streams came.
-type tails struct {
+// positions is how far the streams came.
+type positions struct {
 	mu     sync.Mutex
 	last   map[string]uint64 // by person and group
 	failed error
 }
 
-func newTails() *tails { return &tails{last: map[string]uint64{}} }
+func newPositions() *positions { return &positions{last: map[string]uint64{}} }
 
-func tailKey(person int, group string) string { return fmt.Sprint(person, "/", group) }
+func positionKey(person int, group string) string { return fmt.Sprint(person, "/", group) }
 
-func (t *tails) at(person int, group string, position uint64) {
+func (t *positions) at(person int, group string, position uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := tailKey(person, group)
+	k := positionKey(person, group)
 	t.last[k] = max(t.last[k], position)
 }
 
-func (t *tails) fail(err error) {
+func (t *positions) fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.failed = errors.Join(t.failed, err)
 }
 
-func (t *tails) of(person int, group string) (uint64, error) {
+func (t *positions) of(person int, group string) (uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.last[tailKey(person, group)], t.failed
+	return t.last[positionKey(person, group)], t.failed
 }
 
-// settle brings everything to its end: the load rests, every installation is
+// quiesce brings everything to its end: the load rests, every installation is
 // synced, every own message is Published or Failed, and every stream has yielded
 // what is stored. What takes longer than the limit is a problem, by name.
-func (h *host) settle(ctx context.Context, limit time.Duration) []string {
+func (h *host) quiesce(ctx context.Context, limit time.Duration) []string {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	l := h.load

@@ -97,15 +97,15 @@ func newNetworkLog(t *testing.T) *networkLog {
 	return n
 }
 
-func openDirectory(t *testing.T, n *networkLog, store *memory.Store, v identity.Verifier) *directory {
-	return newDirectory(t.Context(), Config{Network: n, Verifier: v, Store: store, Logger: slog.New(slog.DiscardHandler)})
+func openRegistry(t *testing.T, n *networkLog, store *memory.Store, v identity.Verifier) *identities {
+	return newIdentities(t.Context(), Config{Network: n, Verifier: v, Store: store, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // What could not be stored leaves no gap in an identity log: what was stored
 // after it is not taken for its continuation.
 func TestStoredIdentityLogHasNoGap(t *testing.T) {
 	n, store := newNetworkLog(t), memory.New()
-	d := openDirectory(t, n, store, ethereum.Verifier{})
+	d := openRegistry(t, n, store, ethereum.Verifier{})
 	refresh := func() {
 		t.Helper()
 		if err := d.refresh(t.Context(), []string{n.inbox}); err != nil {
@@ -119,7 +119,7 @@ func TestStoredIdentityLogHasNoGap(t *testing.T) {
 	n.add(t)
 	refresh()
 	for range 3 {
-		d = openDirectory(t, n, store, ethereum.Verifier{})
+		d = openRegistry(t, n, store, ethereum.Verifier{})
 		if s, id := d.latest(n.inbox); len(s.Installations()) != int(id/10) {
 			t.Errorf("in the store it has %d installations as of update %d", len(s.Installations()), id)
 		}
@@ -173,7 +173,7 @@ func TestAChainThatCannotBeAskedIsNoVerdict(t *testing.T) {
 	n, store := newNetworkLog(t), memory.New()
 	n.addContract(t)
 	needs := func(seq uint64) []group.IdentityAt { return []group.IdentityAt{{Inbox: n.inbox, Sequence: seq}} }
-	d := openDirectory(t, n, store, ethereum.Verifier{Chain: brokenChain{}})
+	d := openRegistry(t, n, store, ethereum.Verifier{Chain: brokenChain{}})
 	if err := d.resolve(t.Context(), needs(20)); !errors.Is(err, identity.ErrNeedChain) {
 		t.Errorf("who waits for what was not judged hears %v", err)
 	}
@@ -203,7 +203,7 @@ func TestAChainHoldsUpNobody(t *testing.T) {
 		contract := n.addContract(t)
 
 		for _, known := range []uint64{0, 10} { // at first nothing, then what was stored
-			d := openDirectory(t, n, store, v)
+			d := openRegistry(t, n, store, v)
 			read := make(chan error, 1)
 			go func() { read <- d.refresh(t.Context(), []string{n.inbox}) }()
 			<-chain.asked
@@ -228,7 +228,7 @@ func TestAChainHoldsUpNobody(t *testing.T) {
 func TestAnUpdateThatMayStillComeIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetworkLog(t)
-		d := openDirectory(t, n, memory.New(), ethereum.Verifier{})
+		d := openRegistry(t, n, memory.New(), ethereum.Verifier{})
 		resolve := func(need ...group.IdentityAt) time.Duration {
 			t.Helper()
 			began := time.Now()

@@ -6,28 +6,28 @@ import (
 	"fmt"
 )
 
-// A Directory makes passivation invisible: it maps a name to its live actor,
+// A Registry makes passivation invisible: it maps a name to its live actor,
 // and spawns it where there is none.
-type Directory struct {
+type Registry struct {
 	engine *Engine
 	open   func(name string) (func() Behavior, Options, error)
 }
 
-// NewDirectory returns a directory that spawns by open, which says how to make
+// NewRegistry returns a registry that spawns by open, which says how to make
 // the actor of a name, or refuses with an error that goes to the teller. It
 // may be called more than once for one wake-up, and must not block.
-func NewDirectory(e *Engine, open func(name string) (func() Behavior, Options, error)) *Directory {
-	return &Directory{engine: e, open: open}
+func NewRegistry(e *Engine, open func(name string) (func() Behavior, Options, error)) *Registry {
+	return &Registry{engine: e, open: open}
 }
 
 // Tell queues a message, waking the actor where it sleeps. The order of one
 // sender holds over passivation and wake-up.
-func (d *Directory) Tell(name string, msg any) error {
+func (d *Registry) Tell(name string, msg any) error {
 	return d.deliver(name, &envelope{msg: msg})
 }
 
 // Ask is Engine.Ask to whoever holds the name, waking it where it sleeps.
-func (d *Directory) Ask(ctx context.Context, name string, msg any) (any, error) {
+func (d *Registry) Ask(ctx context.Context, name string, msg any) (any, error) {
 	m := &envelope{msg: msg, reply: newReply(nil)}
 	if err := d.deliver(name, m); err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (d *Directory) Ask(ctx context.Context, name string, msg any) (any, error) 
 // Try is Ask for who asks many: where the actor cannot start he hears so, by
 // ErrBroken, and goes on with the others. What he asked before that was known stays
 // in the actor's queue.
-func (d *Directory) Try(ctx context.Context, name string, msg any) (any, error) {
+func (d *Registry) Try(ctx context.Context, name string, msg any) (any, error) {
 	if c := d.engine.names.find(name); c != nil {
 		if err := c.cannotStart(); err != nil {
 			return nil, err
@@ -64,9 +64,9 @@ func (d *Directory) Try(ctx context.Context, name string, msg any) (any, error) 
 }
 
 // Live returns the actor of the name without waking it.
-func (d *Directory) Live(name string) (Ref, bool) { return d.engine.Lookup(name) }
+func (d *Registry) Live(name string) (Ref, bool) { return d.engine.Lookup(name) }
 
-func (d *Directory) deliver(name string, m *envelope) error {
+func (d *Registry) deliver(name string, m *envelope) error {
 	for {
 		c := d.engine.names.find(name)
 		if c == nil || c.isClosed() {

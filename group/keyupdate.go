@@ -8,40 +8,40 @@ import (
 // Keys and members as they are now: what a replica sees to before it sends,
 // without having been asked.
 
-// freshen is a KeyUpdate that fell due with a message of that time. Any other own
+// dueKeyUpdate is a KeyUpdate that fell due with a message of that time. Any other own
 // commit will do as well.
-type freshen struct{ at time.Time }
+type dueKeyUpdate struct{ at time.Time }
 
-func (freshen) input() {}
+func (dueKeyUpdate) input() {}
 
 // A key update is work for every member, and many first messages at once would
-// be a race of as many commits. So in groups above freshenAtOnce inboxes those
+// be a race of as many commits. So in groups above keyUpdateAtOnce inboxes those
 // that fall due keep a distance from the commit before them, in proportion to
 // the group's size. A member whose turn has not come sends with the keys that it
 // has, which every receiver accepts, and is due with its next message.
 const (
-	freshenAtOnce   = 8
-	freshenDistance = 100 * time.Millisecond // for each inbox
+	keyUpdateAtOnce   = 8
+	keyUpdateDistance = 100 * time.Millisecond // for each inbox
 )
 
-// isStale reports whether this member's keys are those of its key package, or too
+// keyUpdateIsDue reports whether this member's keys are those of its key package, or too
 // old, and it is its turn to renew them. It is asked again when the commit is
 // planned: by then others may have been first.
-func (s *step) isStale(at time.Time) bool {
-	if s.env.Limits.KeyAge < 0 || !s.rotated.IsZero() && at.Sub(s.rotated) < s.env.Limits.KeyAge {
+func (s *step) keyUpdateIsDue(at time.Time) bool {
+	if s.env.Limits.KeyAge < 0 || !s.keysUpdated.IsZero() && at.Sub(s.keysUpdated) < s.env.Limits.KeyAge {
 		return false
 	}
 	n := len(s.meta.Members)
-	return n <= freshenAtOnce || at.Sub(s.appliedAt) >= time.Duration(n)*freshenDistance
+	return n <= keyUpdateAtOnce || at.Sub(s.appliedAt) >= time.Duration(n)*keyUpdateDistance
 }
 
-// freshenFor puts a key update before a message where one is due.
-func (s *step) freshenFor(at time.Time) {
-	if s.isStale(at) && !slices.ContainsFunc(s.intents, func(it *intent) bool {
-		_, wished := it.wish.(KeyUpdate)
-		return it.state != stateFailed && (wished || it.isFreshen())
+// keyUpdateBefore puts a key update before a message where one is due.
+func (s *step) keyUpdateBefore(at time.Time) {
+	if s.keyUpdateIsDue(at) && !slices.ContainsFunc(s.intents, func(it *intent) bool {
+		_, ok := it.command.(KeyUpdate)
+		return it.state != stateFailed && (ok || it.isDueKeyUpdate())
 	}) {
-		s.queue(freshen{at})
+		s.queue(dueKeyUpdate{at})
 	}
 }
 
@@ -77,7 +77,7 @@ func (s *step) checked(it *intent) *intent {
 		s.done(it, nil)
 		return nil
 	}
-	it = s.change(it, func(it *intent) { it.wish, it.got = Refresh{Inboxes: moved}, nil })
+	it = s.change(it, func(it *intent) { it.command, it.got = Refresh{Inboxes: moved}, nil })
 	s.saveIntent(it)
 	return it
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/conclave-chat/conclave/identity"
 )
 
-// Wishes that become commits: what is already known to be impossible is an
-// error at once; what is so by the time of the plan fails the intent.
+// Commands that become commits. A command that is impossible now is an error at
+// once. One that has become impossible by the time of its plan fails its intent.
 
 func (s *step) addMembers(in AddMembers) error {
 	inboxes, err := s.wanted(in.Inboxes)
@@ -85,7 +85,7 @@ func (s *step) keyUpdate(in KeyUpdate) error {
 	return nil
 }
 
-// open reports whether the group takes wishes of this installation now.
+// open reports whether the group takes commands of this installation now.
 func (s *step) open() error {
 	switch refused := s.may().refuses; {
 	case refused == nil && s.revoked != 0:
@@ -97,13 +97,13 @@ func (s *step) open() error {
 	}
 }
 
-func (s *step) queue(wish Input) { s.saveIntent(s.begin(wish)) }
+func (s *step) queue(command Input) { s.saveIntent(s.begin(command)) }
 
 // enrol makes sure that the group knows its creator's real place in the
 // identity log before anything else is sent: until then nobody could check
 // what it commits. Adding members does that along the way.
 func (s *step) enrol() {
-	if s.meta.Members[s.env.Inbox] != 0 || slices.ContainsFunc(s.intents, func(it *intent) bool { return needsFetch(it.wish) && !it.isCheck() }) {
+	if s.meta.Members[s.env.Inbox] != 0 || slices.ContainsFunc(s.intents, func(it *intent) bool { return needsFetch(it.command) && !it.isCheck() }) {
 		return
 	}
 	s.queue(Refresh{Inboxes: []string{s.env.Inbox}})

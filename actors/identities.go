@@ -45,7 +45,7 @@ type Network interface {
 // A directory remembers the identity log of the inboxes that this host has met,
 // in memory and in the store, so that members have names without the network.
 // Its facts never change, so all installations of the host share them.
-type directory struct {
+type identities struct {
 	ctx      context.Context // the host's
 	network  Network
 	verifier identity.Verifier
@@ -81,35 +81,35 @@ func partKey(id string, after uint64) (suffix []byte, secret [32]byte) {
 // is still needed is asked for again.
 const maxInboxes = 200_000
 
-func newDirectory(ctx context.Context, c Config) *directory {
-	return &directory{ctx: ctx, network: c.Network, verifier: c.Verifier, store: c.Store, log: c.Logger, inboxes: map[string]*inbox{}}
+func newIdentities(ctx context.Context, c Config) *identities {
+	return &identities{ctx: ctx, network: c.Network, verifier: c.Verifier, store: c.Store, log: c.Logger, inboxes: map[string]*inbox{}}
 }
 
 // asOf returns what is known here of an inbox's state at seq, and whether an
 // update has exactly that id and was there at a time: the form in which a replica
 // asks.
-func (d *directory) asOf(id string, seq uint64, by time.Time) (*identity.State, bool) {
+func (d *identities) asOf(id string, seq uint64, by time.Time) (*identity.State, bool) {
 	b := d.open(id)
 	defer b.mu.Unlock()
 	return b.log.AsOf(seq, by)
 }
 
 // latest returns what is known of an inbox: its newest state and sequence id.
-func (d *directory) latest(id string) (*identity.State, uint64) {
+func (d *identities) latest(id string) (*identity.State, uint64) {
 	b := d.open(id)
 	defer b.mu.Unlock()
 	return b.log.Latest(), b.log.LatestID()
 }
 
 // tookBack reports whether an inbox had a member once, and has it no more.
-func (d *directory) tookBack(id string, member identity.Identifier) bool {
+func (d *identities) tookBack(id string, member identity.Identifier) bool {
 	b := d.open(id)
 	defer b.mu.Unlock()
 	return b.log.TookBack(member)
 }
 
 // open returns an inbox with its mutex held and its stored log loaded.
-func (d *directory) open(id string) *inbox {
+func (d *identities) open(id string) *inbox {
 	b := d.inbox(id)
 	b.mu.Lock()
 	if !b.loaded {
@@ -121,7 +121,7 @@ func (d *directory) open(id string) *inbox {
 	return b
 }
 
-func (d *directory) load(id string, b *inbox) error {
+func (d *identities) load(id string, b *inbox) error {
 	for {
 		before := b.log.LatestID()
 		suffix, secret := partKey(id, before)
@@ -152,7 +152,7 @@ func (unasked) VerifyContract(identity.Account, *uint64, [32]byte, []byte) (uint
 	return 0, identity.ErrNeedChain
 }
 
-func (d *directory) inbox(id string) *inbox {
+func (d *identities) inbox(id string) *inbox {
 	d.mu.RLock()
 	b := d.inboxes[id]
 	d.mu.RUnlock()
@@ -174,7 +174,7 @@ func (d *directory) inbox(id string) *inbox {
 // resolve reads what a replica waits for. Where an update that it needs could not
 // be judged, since no chain answers, it is not known whether the update exists. One
 // that may still come, and count, is waited for: see identity.Settled.
-func (d *directory) resolve(ctx context.Context, need []group.IdentityAt) error {
+func (d *identities) resolve(ctx context.Context, need []group.IdentityAt) error {
 	if err := d.refresh(ctx, inboxesOf(need)); err != nil {
 		return err
 	}
@@ -197,13 +197,13 @@ func (d *directory) resolve(ctx context.Context, need []group.IdentityAt) error 
 
 // settled reports whether no update that comes yet is what a replica asks for: ids
 // rise, and one that the log takes from now on is too late.
-func (d *directory) settled(n group.IdentityAt) bool {
+func (d *identities) settled(n group.IdentityAt) bool {
 	_, latest := d.latest(n.Inbox)
 	d.clock.saw(n.By)
 	return latest >= n.Sequence || n.By.IsZero() || d.clock.until(n.By.Add(identity.Settled)) <= 0
 }
 
-func (d *directory) known(n group.IdentityAt) error {
+func (d *identities) known(n group.IdentityAt) error {
 	b := d.open(n.Inbox)
 	defer b.mu.Unlock()
 	if _, exact := b.log.AsOf(n.Sequence, n.By); exact || b.unjudged == nil {
@@ -216,7 +216,7 @@ func (d *directory) known(n group.IdentityAt) error {
 const refreshChunk = 250
 
 // refresh reads what the logs have beyond what is known.
-func (d *directory) refresh(ctx context.Context, ids []string) error {
+func (d *identities) refresh(ctx context.Context, ids []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	// What is no inbox id, which a member can put into a group, has no log.
@@ -229,7 +229,7 @@ func (d *directory) refresh(ctx context.Context, ids []string) error {
 	return g.Wait()
 }
 
-func (d *directory) refreshChunk(ctx context.Context, ids []string) error {
+func (d *identities) refreshChunk(ctx context.Context, ids []string) error {
 	request := &identityapi.GetIdentityUpdatesRequest{}
 	for _, id := range ids {
 		_, known := d.latest(id)
@@ -275,7 +275,7 @@ func isOf(answer *identityapi.GetIdentityUpdatesResponse_Response, id string) er
 
 // append adds what is new in an answer to its inbox's log and, as a row, to the
 // store. The answer has what comes after an update that was known.
-func (d *directory) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response, after uint64) {
+func (d *identities) append(rows *persistence.Batch, answer *identityapi.GetIdentityUpdatesResponse_Response, after uint64) {
 	// A contract's signature takes as long as its chain does to answer, and the
 	// members of many groups read the inbox meanwhile.
 	verified, err := verifyAll(answer.Updates, d.verifier)
