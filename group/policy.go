@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/conclave-chat/conclave/proto/contents"
 )
@@ -192,163 +194,126 @@ func decodePermissions(b []byte) (*Permissions, error) {
 		return nil, errPolicyMissing
 	}
 	p := &Permissions{Metadata: make(map[string]Policy, len(s.UpdateMetadataPolicy))}
-	var err error
-	membership := func(m *contents.MembershipPolicy) (q Policy) {
-		if err == nil {
-			q, err = decodeMembershipPolicy(m, 0)
+	var failed error
+	read := func(m proto.Message) Policy {
+		q, err := decodePolicy(m.ProtoReflect(), 0)
+		if failed == nil {
+			failed = err
 		}
 		return q
 	}
-	permission := func(m *contents.PermissionsUpdatePolicy) (q Policy) {
-		if err == nil {
-			q, err = decodePermissionPolicy(m, 0)
-		}
-		return q
-	}
-	p.AddMember = membership(s.AddMemberPolicy)
-	p.RemoveMember = membership(s.RemoveMemberPolicy)
-	p.AddAdmin = permission(s.AddAdminPolicy)
-	p.RemoveAdmin = permission(s.RemoveAdminPolicy)
-	p.UpdatePermissions = permission(s.UpdatePermissionsPolicy)
+	p.AddMember = read(s.AddMemberPolicy)
+	p.RemoveMember = read(s.RemoveMemberPolicy)
+	p.AddAdmin = read(s.AddAdminPolicy)
+	p.RemoveAdmin = read(s.RemoveAdminPolicy)
+	p.UpdatePermissions = read(s.UpdatePermissionsPolicy)
 	for name, m := range s.UpdateMetadataPolicy {
-		if err == nil {
-			p.Metadata[name], err = decodeMetadataPolicy(m, 0)
-		}
+		p.Metadata[name] = read(m)
 	}
-	if err != nil {
-		return nil, err
+	if failed != nil {
+		return nil, failed
 	}
 	return p, nil
 }
 
-// conditions decodes the policies below an "and" or "any".
-func conditions[T any](list []T, depth int, decode func(T, int) (Policy, error)) ([]Policy, error) {
-	if len(list) == 0 {
+// encode writes the extension 0xff02; equal sets give equal bytes.
+func (p *Permissions) encode() []byte {
+	s := &contents.PolicySet{
+		AddMemberPolicy:         encodePolicy(p.AddMember, new(contents.MembershipPolicy)),
+		RemoveMemberPolicy:      encodePolicy(p.RemoveMember, new(contents.MembershipPolicy)),
+		UpdateMetadataPolicy:    make(map[string]*contents.MetadataPolicy, len(p.Metadata)),
+		AddAdminPolicy:          encodePolicy(p.AddAdmin, new(contents.PermissionsUpdatePolicy)),
+		RemoveAdminPolicy:       encodePolicy(p.RemoveAdmin, new(contents.PermissionsUpdatePolicy)),
+		UpdatePermissionsPolicy: encodePolicy(p.UpdatePermissions, new(contents.PermissionsUpdatePolicy)),
+	}
+	for name, q := range p.Metadata {
+		s.UpdateMetadataPolicy[name] = encodePolicy(q, new(contents.MetadataPolicy))
+	}
+	return marshal(&contents.GroupMutablePermissionsV1{Policies: s})
+}
+
+// XMTP has three messages for a policy: of membership, of metadata and of
+// permissions. All three have the same fields, and one codec here, which reads them
+// by name: a base rule, or a condition over a list of policies.
+const (
+	fieldKind     = "kind" // the oneof of the other three
+	fieldBase     = "base"
+	fieldAll      = "and_condition"
+	fieldAny      = "any_condition"
+	fieldPolicies = "policies" // of a condition
+)
+
+var permissionsPolicy = new(contents.PermissionsUpdatePolicy).ProtoReflect().Descriptor()
+
+// bases are the rules of a message's base, in the order of their numbers from 1.
+// Those of permissions have no "allow".
+func bases(m protoreflect.Message) []Rule {
+	if m.Descriptor() == permissionsPolicy {
+		return []Rule{Deny, IfAdmin, IfSuperAdmin}
+	}
+	return []Rule{Allow, Deny, IfAdmin, IfSuperAdmin}
+}
+
+// decodePolicy reads one of the three messages, below so many conditions.
+func decodePolicy(m protoreflect.Message, depth int) (p Policy, err error) {
+	kind := m.WhichOneof(m.Descriptor().Oneofs().ByName(fieldKind))
+	if kind == nil {
+		return p, errPolicyMissing
+	}
+	switch value := m.Get(kind); kind.Name() {
+	case fieldBase:
+		n, rules := value.Enum(), bases(m)
+		if n < 1 || int(n) > len(rules) {
+			return p, errPolicyKind
+		}
+		p.Rule = rules[n-1]
+	case fieldAll:
+		p.All, err = decodeCondition(value.Message(), depth)
+	case fieldAny:
+		p.Any, err = decodeCondition(value.Message(), depth)
+	}
+	return p, err
+}
+
+func decodeCondition(m protoreflect.Message, depth int) ([]Policy, error) {
+	list := m.Get(m.Descriptor().Fields().ByName(fieldPolicies)).List()
+	if list.Len() == 0 {
 		return nil, errPolicyEmpty
 	}
 	if depth >= maxPolicyDepth {
 		return nil, errPolicyDepth
 	}
-	out := make([]Policy, len(list))
-	for i, m := range list {
+	out := make([]Policy, list.Len())
+	for i := range out {
 		var err error
-		if out[i], err = decode(m, depth+1); err != nil {
+		if out[i], err = decodePolicy(list.Get(i).Message(), depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// base maps a wire number to a rule; the two bases number theirs differently.
-func base(n int32, rules ...Rule) (Policy, error) {
-	if n < 1 || int(n) > len(rules) {
-		return Policy{}, errPolicyKind
-	}
-	return Policy{Rule: rules[n-1]}, nil
+// encodePolicy writes a policy into one of the three messages, and returns it. A
+// rule that the message does not have is written as its unspecified one.
+func encodePolicy[M proto.Message](p Policy, m M) M {
+	writePolicy(p, m.ProtoReflect())
+	return m
 }
 
-func decodeMembershipPolicy(m *contents.MembershipPolicy, depth int) (p Policy, err error) {
-	switch k := m.GetKind().(type) {
-	case *contents.MembershipPolicy_Base:
-		return base(int32(k.Base), Allow, Deny, IfAdmin, IfSuperAdmin)
-	case *contents.MembershipPolicy_AndCondition_:
-		p.All, err = conditions(k.AndCondition.GetPolicies(), depth, decodeMembershipPolicy)
-	case *contents.MembershipPolicy_AnyCondition_:
-		p.Any, err = conditions(k.AnyCondition.GetPolicies(), depth, decodeMembershipPolicy)
-	default:
-		err = errPolicyMissing
+func writePolicy(p Policy, m protoreflect.Message) {
+	fields := m.Descriptor().Fields()
+	kind, list := protoreflect.Name(fieldAll), p.All
+	if len(list) == 0 {
+		kind, list = fieldAny, p.Any
 	}
-	return p, err
-}
-
-func decodeMetadataPolicy(m *contents.MetadataPolicy, depth int) (p Policy, err error) {
-	switch k := m.GetKind().(type) {
-	case *contents.MetadataPolicy_Base:
-		return base(int32(k.Base), Allow, Deny, IfAdmin, IfSuperAdmin)
-	case *contents.MetadataPolicy_AndCondition_:
-		p.All, err = conditions(k.AndCondition.GetPolicies(), depth, decodeMetadataPolicy)
-	case *contents.MetadataPolicy_AnyCondition_:
-		p.Any, err = conditions(k.AnyCondition.GetPolicies(), depth, decodeMetadataPolicy)
-	default:
-		err = errPolicyMissing
+	if len(list) == 0 {
+		number := slices.Index(bases(m), p.Rule) + 1
+		m.Set(fields.ByName(fieldBase), protoreflect.ValueOfEnum(protoreflect.EnumNumber(number)))
+		return
 	}
-	return p, err
-}
-
-func decodePermissionPolicy(m *contents.PermissionsUpdatePolicy, depth int) (p Policy, err error) {
-	switch k := m.GetKind().(type) {
-	case *contents.PermissionsUpdatePolicy_Base:
-		return base(int32(k.Base), Deny, IfAdmin, IfSuperAdmin)
-	case *contents.PermissionsUpdatePolicy_AndCondition_:
-		p.All, err = conditions(k.AndCondition.GetPolicies(), depth, decodePermissionPolicy)
-	case *contents.PermissionsUpdatePolicy_AnyCondition_:
-		p.Any, err = conditions(k.AnyCondition.GetPolicies(), depth, decodePermissionPolicy)
-	default:
-		err = errPolicyMissing
+	condition := m.Mutable(fields.ByName(kind)).Message()
+	policies := condition.Mutable(condition.Descriptor().Fields().ByName(fieldPolicies)).List()
+	for _, q := range list {
+		writePolicy(q, policies.AppendMutable().Message())
 	}
-	return p, err
-}
-
-// encode writes the extension 0xff02; equal sets give equal bytes.
-func (p *Permissions) encode() []byte {
-	s := &contents.PolicySet{
-		AddMemberPolicy:         encodeMembershipPolicy(p.AddMember),
-		RemoveMemberPolicy:      encodeMembershipPolicy(p.RemoveMember),
-		UpdateMetadataPolicy:    make(map[string]*contents.MetadataPolicy, len(p.Metadata)),
-		AddAdminPolicy:          encodePermissionPolicy(p.AddAdmin),
-		RemoveAdminPolicy:       encodePermissionPolicy(p.RemoveAdmin),
-		UpdatePermissionsPolicy: encodePermissionPolicy(p.UpdatePermissions),
-	}
-	for name, q := range p.Metadata {
-		s.UpdateMetadataPolicy[name] = encodeMetadataPolicy(q)
-	}
-	return marshal(&contents.GroupMutablePermissionsV1{Policies: s})
-}
-
-func each[T any](list []Policy, encode func(Policy) T) []T {
-	out := make([]T, len(list))
-	for i, p := range list {
-		out[i] = encode(p)
-	}
-	return out
-}
-
-func encodeMembershipPolicy(p Policy) *contents.MembershipPolicy {
-	switch {
-	case len(p.All) > 0:
-		return &contents.MembershipPolicy{Kind: &contents.MembershipPolicy_AndCondition_{
-			AndCondition: &contents.MembershipPolicy_AndCondition{Policies: each(p.All, encodeMembershipPolicy)}}}
-	case len(p.Any) > 0:
-		return &contents.MembershipPolicy{Kind: &contents.MembershipPolicy_AnyCondition_{
-			AnyCondition: &contents.MembershipPolicy_AnyCondition{Policies: each(p.Any, encodeMembershipPolicy)}}}
-	}
-	return &contents.MembershipPolicy{Kind: &contents.MembershipPolicy_Base{
-		Base: contents.MembershipPolicy_BasePolicy(p.Rule)}}
-}
-
-func encodeMetadataPolicy(p Policy) *contents.MetadataPolicy {
-	switch {
-	case len(p.All) > 0:
-		return &contents.MetadataPolicy{Kind: &contents.MetadataPolicy_AndCondition_{
-			AndCondition: &contents.MetadataPolicy_AndCondition{Policies: each(p.All, encodeMetadataPolicy)}}}
-	case len(p.Any) > 0:
-		return &contents.MetadataPolicy{Kind: &contents.MetadataPolicy_AnyCondition_{
-			AnyCondition: &contents.MetadataPolicy_AnyCondition{Policies: each(p.Any, encodeMetadataPolicy)}}}
-	}
-	return &contents.MetadataPolicy{Kind: &contents.MetadataPolicy_Base{
-		Base: contents.MetadataPolicy_MetadataBasePolicy(p.Rule)}}
-}
-
-// encodePermissionPolicy: this base has no "allow", so its numbers are one less.
-func encodePermissionPolicy(p Policy) *contents.PermissionsUpdatePolicy {
-	switch {
-	case len(p.All) > 0:
-		return &contents.PermissionsUpdatePolicy{Kind: &contents.PermissionsUpdatePolicy_AndCondition_{
-			AndCondition: &contents.PermissionsUpdatePolicy_AndCondition{Policies: each(p.All, encodePermissionPolicy)}}}
-	case len(p.Any) > 0:
-		return &contents.PermissionsUpdatePolicy{Kind: &contents.PermissionsUpdatePolicy_AnyCondition_{
-			AnyCondition: &contents.PermissionsUpdatePolicy_AnyCondition{Policies: each(p.Any, encodePermissionPolicy)}}}
-	}
-	return &contents.PermissionsUpdatePolicy{Kind: &contents.PermissionsUpdatePolicy_Base{
-		Base: contents.PermissionsUpdatePolicy_PermissionsBasePolicy(p.Rule - 1)}}
 }

@@ -163,20 +163,20 @@ func (g *Group) create(c creation) (*StagedCommit, error) {
 	}
 	var (
 		keys         *pathKeys
-		fresh        *pathDraft
+		draft        *pathDraft
 		commitSecret = suite.zeroSecret()
 	)
 	if c.NoPath {
 		keys = g.keys.carry(g.keys.leaf, g.tree, after)
 	} else {
-		fresh, err = after.newPath(c.Rand, t.committer, c.leaf, g.signer, g.GroupID())
+		draft, err = after.newPath(c.Rand, t.committer, c.leaf, g.signer, g.GroupID())
 		if err != nil {
 			return nil, fmt.Errorf("make path: %w", err)
 		}
-		after, keys, commitSecret = fresh.tree, fresh.keys, fresh.commitSecret
-		t.steps = fresh.steps
+		after, keys, commitSecret = draft.tree, draft.keys, draft.commitSecret
+		t.steps = draft.steps
 		t.pathContext = g.provisional(change, after).append(nil)
-		if t.path, err = fresh.seal(c.Rand, t.added, t.pathContext, c.Each); err != nil {
+		if t.path, err = draft.seal(c.Rand, t.added, t.pathContext, c.Each); err != nil {
 			return nil, fmt.Errorf("encrypt path: %w", err)
 		}
 		c.commit.path = t.path
@@ -200,8 +200,7 @@ func (g *Group) create(c creation) (*StagedCommit, error) {
 	}
 	context := g.successor(a, change, after)
 	encoded := context.append(nil)
-	joiner := suite.joinerSecret(c.init, commitSecret, encoded)
-	secrets, encryption := suite.newEpochSecrets(suite.epochSecret(joiner, pskSecret, encoded))
+	joiner, secrets, encryption := suite.nextEpochSecrets(c.init, commitSecret, pskSecret, encoded)
 	a.confirmationTag = secrets.confirmationTag(context.ConfirmedTranscriptHash)
 	t.next = g.realm.share(context.confirmed(after, a.confirmationTag))
 
@@ -219,7 +218,7 @@ func (g *Group) create(c creation) (*StagedCommit, error) {
 		return nil, fmt.Errorf("frame commit: %w", err)
 	}
 	if len(t.added) > 0 {
-		w := welcoming{transition: t, epoch: &s.entered, fresh: fresh, joiner: joiner, psk: pskSecret}
+		w := welcoming{transition: t, epoch: &s.entered, draft: draft, joiner: joiner, psk: pskSecret}
 		if s.welcome, err = w.seal(c.CommitConfig, g.signer); err != nil {
 			return nil, fmt.Errorf("make welcome: %w", err)
 		}
@@ -285,7 +284,7 @@ func (g *Group) newUpdate(rand io.Reader) (Update, secret, error) {
 type welcoming struct {
 	*transition
 	*epoch
-	fresh       *pathDraft // nil without a path
+	draft       *pathDraft // nil without a path
 	joiner, psk secret
 }
 
@@ -304,10 +303,10 @@ func (w *welcoming) seal(c CommitConfig, signer *Signer) ([]byte, error) {
 	var jobs sealJobs
 	for k, i := range w.added {
 		s := groupSecrets{joinerSecret: w.joiner, psks: w.psks}
-		if w.fresh != nil {
+		if w.draft != nil {
 			common := commonAncestor(w.committer, i)
 			at := slices.IndexFunc(w.steps, func(s pathStep) bool { return s.node == common })
-			s.pathSecret = w.fresh.secrets[at]
+			s.pathSecret = w.draft.secrets[at]
 		}
 		welcome.secrets[k].newMember = w.keyPackages[k].Ref()
 		jobs.add(w.keyPackages[k].InitKey, s.append(nil), &welcome.secrets[k].secrets)
@@ -410,12 +409,8 @@ func (g *Group) UnmarshalStaged(b, message []byte) (*StagedCommit, error) {
 	if len(welcome) > 0 {
 		s.welcome = welcome
 	}
-	suite := g.Suite()
-	joiner := suite.joinerSecret(g.secrets.init, private.commit, t.next.encoded)
-	secrets, encryption := suite.newEpochSecrets(suite.epochSecret(joiner, private.psk, t.next.encoded))
-	if err := secrets.verifyConfirmationTag(t.next.context.ConfirmedTranscriptHash, a.confirmationTag); err != nil {
+	if s.entered, err = t.enter(g.secrets.init, private.commit, private.psk, a.confirmationTag); err != nil {
 		return nil, err
 	}
-	s.entered = newEpoch(t.next, secrets, encryption)
 	return s, nil
 }

@@ -46,6 +46,14 @@ type epochSecrets struct {
 // Format hides the secrets.
 func (epochSecrets) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
+// nextEpochSecrets takes the key schedule from an epoch's init secret to the secrets
+// of the epoch after it, whose encoded GroupContext is given (Section 8, Figure 22).
+func (s CipherSuite) nextEpochSecrets(init, commit, psk secret, context []byte) (joiner secret, shared *epochSecrets, encryption secret) {
+	joiner = s.joinerSecret(init, commit, context)
+	shared, encryption = s.newEpochSecrets(s.epochSecret(joiner, psk, context))
+	return joiner, shared, encryption
+}
+
 // newEpochSecrets derives the secrets of an epoch, and apart from them the
 // encryption secret, which nobody keeps.
 func (s CipherSuite) newEpochSecrets(epochSecret secret) (shared *epochSecrets, encryption secret) {

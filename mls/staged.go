@@ -134,14 +134,21 @@ func (g *Group) stage(a *authenticatedContent, id contentID) (*StagedCommit, err
 	if err != nil {
 		return nil, err
 	}
-	suite := g.Suite()
-	joiner := suite.joinerSecret(initSecret, commitSecret, t.next.encoded)
-	secrets, encryption := suite.newEpochSecrets(suite.epochSecret(joiner, suite.pskSecret(psks), t.next.encoded))
-	if err := secrets.verifyConfirmationTag(t.next.context.ConfirmedTranscriptHash, a.confirmationTag); err != nil {
+	s.keys = keys
+	if s.entered, err = t.enter(initSecret, commitSecret, g.Suite().pskSecret(psks), a.confirmationTag); err != nil {
 		return nil, err
 	}
-	s.keys, s.entered = keys, newEpoch(t.next, secrets, encryption)
 	return s, nil
+}
+
+// enter derives the epoch that a commit leads to, and checks that the commit's
+// confirmation tag is of that epoch.
+func (t *transition) enter(init, commit, psk secret, tag []byte) (epoch, error) {
+	_, secrets, encryption := t.next.context.CipherSuite.nextEpochSecrets(init, commit, psk, t.next.encoded)
+	if err := secrets.verifyConfirmationTag(t.next.context.ConfirmedTranscriptHash, tag); err != nil {
+		return epoch{}, err
+	}
+	return newEpoch(t.next, secrets, encryption), nil
 }
 
 // stagePublic is what of a verified commit no secret is needed for.
