@@ -13,14 +13,13 @@ import (
 	"github.com/conclave-chat/conclave/persistence"
 )
 
-// A welcome that waits for something is set aside: it is stored, the cursor of the
-// topic passes it, and it is tried again, each time after twice as long, while the
-// others go on.
+// A welcome that waits for something is set aside. It is stored, and the topic's cursor
+// passes it, so that later welcomes are not held up. It is tried again, each time after
+// twice as long a wait.
 
 const (
-	// asideFirst is when a welcome that was set aside is tried again, asideRetry how
-	// long it comes to wait, and asideLife for how long one is tried whose pointee is
-	// not there; XMTP's clients do as much.
+	// asideFirst is the first wait, and asideRetry the longest. A welcome whose pointee
+	// is missing is given up after asideLife, as XMTP's clients do.
 	asideFirst = time.Second
 	asideRetry = time.Hour
 	asideLife  = 3 * 24 * time.Hour

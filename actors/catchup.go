@@ -1,9 +1,9 @@
 package actors
 
-// A catchUp says when a log is read. One read runs at a time, beside the
-// mailbox, and each has a number, so that somebody can wait for the first that
-// begins after he asked. It knows neither log nor clock: its owner begins the
-// reads and sets the timers, when it says so.
+// A catchUp decides when a log is read. One read runs at a time, outside the mailbox.
+// Reads are numbered, so that a caller can wait for the first one that begins after its
+// request. A catchUp has no access to log or clock: its owner begins the reads and sets
+// the timers.
 //
 //	             ask        ended      failed, heard   failed, unheard   timer     hold
 //	still        reading    -          -               -                 -         resting
@@ -12,8 +12,8 @@ package actors
 //	pausing      reading    -          -               -                 reading   -
 //	resting      reading    -          -               -                 -         resting
 //
-// A read that ended while another one was asked for is followed by it at once:
-// however often somebody asks meanwhile, it is one.
+// Requests that come while a read runs are answered by one more read, which begins as
+// soon as the running one ends.
 type catchUp struct {
 	state  readState
 	number uint64 // of the read that began last

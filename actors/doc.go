@@ -16,6 +16,17 @@
 // supervisor loads it again from there. Waking an idle actor, starting a host
 // and recovering from a crash are therefore one path: Start.
 //
+// # Words
+//
+//	feed       the host's one subscription to the bus
+//	hint       an envelope that says only that there is news: it moves no cursor
+//	page       a stretch of a group's log, read once for all co-hosted members
+//	moment     a point in the host's time; a page serves who asked before it was begun
+//	guest      a welcome that was read and is not finished; a lobby holds an installation's
+//	aside      of a guest: stored, and tried again later
+//	registry   from an installation's or a group's name to its actor, which it wakes
+//	identities the identity logs that this host has read
+//
 // # What an actor never does
 //
 // It never waits for the network: publishing, reading the log and looking up

@@ -9,10 +9,10 @@ import (
 	"github.com/conclave-chat/conclave/bus"
 )
 
-// A following is one log that somebody here follows, or did until now. Its
-// readers come and go in the table, which knows nothing of the network; a worker
-// brings the feed to what the table says, one call after another, and nobody
-// waits for it:
+// A following is one log that an actor of this host follows, or followed until now.
+// Actors add and remove themselves as readers without a call over the network. A worker
+// then makes the feed follow what has readers, one call after another; nobody waits for
+// it:
 //
 //	readers   followed   rewound   the worker
 //	some      no         -         follows, and tells the readers; where that fails they go
@@ -21,10 +21,10 @@ import (
 //	none      yes        -         unfollows
 //	none      no         -         removes the entry
 //
-// What a feed delivers may be of a Follow that is over: it was taken from the log
-// before. Of a log that was unfollowed or followed anew, what the Next that ran by
-// then brings, and the one behind it, is not taken for what comes after at: it is
-// only a hint. So is everything before the Follow has begun: there is no at yet.
+// A feed may deliver an envelope that it took from the log for an earlier Follow. So
+// two kinds of batches are only hints. The first is a batch of a Next that was running
+// when the log was unfollowed or followed anew, and the batch after it. The second is
+// any batch before the Follow has begun, when at is not known yet.
 type following struct {
 	topics   []bus.Topic // a group's two topics share one entry
 	readers  map[string]*readMark

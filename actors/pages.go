@@ -13,9 +13,9 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// A reader reads logs for actors that catch up. Many members of one group read
-// the same stretch at the same time, after a join, a restart or a hint, so a
-// page is read once for all of them, and kept for a moment.
+// A reader reads logs for actors that catch up. Many members of one group read the
+// same stretch at the same time: after a join, a restart or a hint. So a page is read
+// once for all of them and kept for pageLife.
 type reader struct {
 	ctx   context.Context // the host's: a page is read for everybody
 	bus   bus.Bus
@@ -30,8 +30,8 @@ type reader struct {
 	timer *time.Timer       // gives back what is old; nil while nothing is kept
 }
 
-// A moment is a point in the host's time: whoever asks at a moment is served by
-// a page that was begun then or later, and sees everything published before.
+// A moment is a point in the host's time. A request of one moment is served by a page
+// whose reading began then or later, so it sees everything published before.
 type moment uint64
 
 type pageKey struct {

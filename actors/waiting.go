@@ -18,11 +18,11 @@ import (
 //	aside      the time at which it is tried again                opening, done
 //	done       that those before it in the log are done
 //
-// The order is: who is known first, each inviter's earlier welcome before its
-// later one, of strangers the one who had the fewest turns. Strangers are joined
-// when the log was read to its end and everything in it was looked at, so that no
-// number of them stands before a friend. Two welcomes to one group keep the order
-// of the log: what was said between them is read.
+// Deferred guests are joined in this order. Guests of a known inviter come first. Of
+// strangers, the one who had the fewest turns is next. The welcomes of one inviter are
+// joined in the order of the log, and so are two welcomes to one group, since messages
+// may lie between them. A stranger's guest is joined only after the log was read to its
+// end and every guest in it was opened: so no number of strangers delays a friend.
 type guest struct {
 	id      bus.ID
 	time    time.Time

@@ -38,9 +38,9 @@
 //     joins two answers bounds both by one End, asked first.
 //   - A failed or timed-out Publish has an unknown outcome unless its error is one
 //     of ErrConflict, ErrFull, ErrTooLarge or ErrRefused. It was stored, or never
-//     will be, or it lands later, behind whatever others publish until then. Settle
-//     it by reading the log before sending anything else in its place; a copy that
-//     lands after that is a copy all the same.
+//     will be, or it lands later, behind whatever others publish until then. The
+//     caller reads the log before it sends anything else in its place. A copy that
+//     lands after that read is still a copy.
 //   - What was published twice may lie in the log twice, however far apart.
 //   - A feed lags. What a Publish has acknowledged, or a Read has shown, it brings
 //     later.

@@ -23,11 +23,11 @@ import (
 //	 ▼  │                 Unsettled ── not in the log, attempts spent ─▶ Failed
 //	Fetching               (no answer, refused: the log is read first)
 //
-// Planned has no bytes. Sealed has bytes that are durable here and may be in
-// the log. An attempt is a publish that was refused or got no answer, or a
-// payload that could not be built; three of them fail the intent. Waiting, a
-// lost race and an epoch that moved are none. Of failed intents only messages
-// stay, for Retry.
+// A Planned intent has no bytes. The bytes of a Sealed one are durable here and may be
+// in the log. An attempt is a publish that was refused or had no answer, or a payload
+// that could not be built; the third attempt fails the intent. Waiting, losing a race
+// and a change of epoch are not attempts. A failed message stays, so that it can be
+// sent with Retry; other failed intents are deleted.
 type intent struct {
 	id       uint64
 	command  Input
@@ -223,8 +223,8 @@ func (s *step) fail(it *intent, err error) {
 	}
 }
 
-// failWithoutKeyUpdate gives up what waits for a fresh key that could not be had: it must
-// not be sent without, and the next command tries to have one again.
+// failWithoutKeyUpdate fails the intents that wait for a key update that failed: they
+// must not be sent before it. The next command tries a key update again.
 func (s *step) failWithoutKeyUpdate(err error) {
 	if slices.ContainsFunc(s.intents, (*intent).isKeyUpdate) {
 		return
@@ -232,7 +232,7 @@ func (s *step) failWithoutKeyUpdate(err error) {
 	s.failEach((*intent).planned, err)
 }
 
-// failEach gives up whatever is of a kind. One failure may bring others with it.
+// failEach fails the intents of a kind. Failing one may remove others from the list.
 func (s *step) failEach(kind func(*intent) bool, err error) {
 	for _, it := range s.intents {
 		if it = s.find(it.id); it != nil && kind(it) {
@@ -241,8 +241,8 @@ func (s *step) failEach(kind func(*intent) bool, err error) {
 	}
 }
 
-// answered returns the intent that an answer of the bus is about; nil where it
-// is not under way any more, or under way anew.
+// answered returns the intent that an answer of the bus is about. It returns nil for
+// an intent that is no longer being published, and for the answer to an earlier try.
 func (s *step) answered(id, try uint64) *intent {
 	it := s.find(id)
 	if it == nil || it.state != stateSealed || try != 0 && try != it.try {
@@ -251,7 +251,7 @@ func (s *step) answered(id, try uint64) *intent {
 	return it
 }
 
-// published: the bus has it. What that means is known when it is delivered.
+// published: the bus has stored it. The outcome is known when the log delivers it.
 func (s *step) published(in Published) error {
 	it := s.answered(in.Intent, in.Try)
 	if it == nil {
@@ -264,7 +264,8 @@ func (s *step) published(in Published) error {
 	return nil
 }
 
-// unsettle: whether the intent is in the log is not known until it was read.
+// unsettle marks an intent of which it is unknown whether the log has it. The read of
+// the log that it asks for settles that.
 func (s *step) unsettle(id uint64) {
 	s.change(s.find(id), func(it *intent) {
 		it.state = stateUnsettled

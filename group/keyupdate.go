@@ -5,28 +5,29 @@ import (
 	"time"
 )
 
-// Keys and members as they are now: what a replica sees to before it sends,
-// without having been asked.
+// What a replica does on its own before it sends: a key update where one is due, and
+// a look at the members' newest identities.
 
-// dueKeyUpdate is a KeyUpdate that fell due with a message of that time. Any other own
-// commit will do as well.
+// dueKeyUpdate is a KeyUpdate that the replica queues itself, before a message of that
+// time. Any other own commit in between makes it unnecessary.
 type dueKeyUpdate struct{ at time.Time }
 
 func (dueKeyUpdate) input() {}
 
-// A key update is work for every member, and many first messages at once would
-// be a race of as many commits. So in groups above keyUpdateAtOnce inboxes those
-// that fall due keep a distance from the commit before them, in proportion to
-// the group's size. A member whose turn has not come sends with the keys that it
-// has, which every receiver accepts, and is due with its next message.
+// A key update is work for every member. If many members sent their first message at
+// once, as many commits would race for one epoch. So in a group of more than
+// keyUpdateAtOnce inboxes a key update becomes due only some time after the last
+// commit; the time is proportional to the group's size. Until then a member sends with
+// the keys that it has, which every receiver accepts, and is asked again with its next
+// message.
 const (
 	keyUpdateAtOnce   = 8
 	keyUpdateDistance = 100 * time.Millisecond // for each inbox
 )
 
-// keyUpdateIsDue reports whether this member's keys are those of its key package, or too
-// old, and it is its turn to renew them. It is asked again when the commit is
-// planned: by then others may have been first.
+// keyUpdateIsDue reports whether this member's keys are still those of its key package,
+// or are older than Limits.KeyAge, and the last commit is long enough ago. It is asked
+// again when the commit is planned, since another member may have committed meanwhile.
 func (s *step) keyUpdateIsDue(at time.Time) bool {
 	if s.env.Limits.KeyAge < 0 || !s.keysUpdated.IsZero() && at.Sub(s.keysUpdated) < s.env.Limits.KeyAge {
 		return false
@@ -52,9 +53,9 @@ func (s *step) checkMembers(CheckMembers) error {
 	return nil
 }
 
-// lookAtMembers looks at the members' identities once, however often it is
-// asked to before there is an answer. A group that nobody else knows of has
-// nobody to look at: its first commit looks for itself.
+// lookAtMembers queues one CheckMembers, unless one is queued already. In a group
+// that has no commit yet there is nothing to check: the first commit fetches the
+// identities itself.
 func (s *step) lookAtMembers() {
 	if s.meta.Members[s.env.Inbox] != 0 && !slices.ContainsFunc(s.intents, (*intent).isCheck) {
 		s.begin(CheckMembers{})
@@ -62,8 +63,8 @@ func (s *step) lookAtMembers() {
 	}
 }
 
-// checked turns a check into a Refresh of the members that have moved; nil
-// where none has.
+// checked turns a CheckMembers into a Refresh of the members whose identity has
+// changed since the group knew it. It returns nil where there is none.
 func (s *step) checked(it *intent) *intent {
 	var moved []string
 	for _, in := range it.got.Inboxes {

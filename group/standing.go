@@ -2,38 +2,42 @@ package group
 
 import "fmt"
 
-// A Standing says how a replica stands to its group's log. It is one value: what
-// it is in, and what each event makes of it, is in the table below and nowhere
-// else. Its numbers are stored.
+// A Standing says how a replica relates to its group's log. A replica has exactly
+// one. The tables below hold what is allowed in each standing and which occurrence
+// leads from one to another; no other code decides that. The numbers are stored.
 //
-// Four facts are beside it, since they hold in any standing: that a fresh key
-// is owed before anything is sent (owesKeyUpdate), that the own inbox has taken this
-// installation back (revoked), what the group's commit log says (forked), and
-// which delivery is parked (waiting). That the log lost commits is read from the
-// commits themselves: see milestone.
+// Four facts are kept beside the standing, because each can hold in any of them: a
+// key update is due before anything is sent (owesKeyUpdate); the own inbox has revoked
+// this installation (revoked); the group's commit log disagrees (forked); a delivery
+// waits for input (waiting). Whether the log lost commits is read from the commits
+// themselves: see milestone.
 type Standing uint8
 
 const (
-	// Following: it has read the log as far as it knows of it, and goes on.
+	// Following: the replica reads the log and applies what it reads.
 	Following Standing = 1
-	// Waiting: an envelope cannot be judged before something was looked up.
+	// Waiting: the next envelope cannot be judged until something is looked up. It
+	// ends with the answer.
 	Waiting Standing = 2
-	// Apart: by what the log holds the others may be in another epoch. It has
-	// read again from its last commit, which did not help; it goes on as before,
-	// until it hears another member in its epoch.
+	// Apart: the log has messages of an epoch to which it does not lead, and reading
+	// again from the last commit did not explain them. The others may be in another
+	// epoch. The replica goes on as when Following. It ends when a message or a commit
+	// of another member is opened in this epoch.
 	Apart Standing = 3
-	// Lost: the log lost commits that it has applied. It is alone in its epoch
-	// until the log has them again, or the others turn up there.
+	// Lost: the log no longer holds commits that this replica has applied. It sends
+	// nothing. It ends when the log holds those commits again, or when another member's
+	// commit is applied in this epoch.
 	Lost Standing = 4
-	// Paused: the group asks for a newer client than this one.
+	// Paused: the group demands a newer version of the client. It reads nothing. It
+	// ends when a new enough client loads it.
 	Paused Standing = 5
-	// Revoked: its own inbox has taken this installation back. It follows, and
-	// sends nothing, until it is removed or its inbox takes it in again.
+	// Revoked: the own inbox has revoked this installation. It follows the log and
+	// sends nothing. It ends when the installation is removed, or linked again.
 	Revoked Standing = 6
-	// Stranded: the others went on to where it cannot follow. Only a new welcome
-	// brings it back: see admission.
+	// Stranded: the others follow a commit that this replica cannot apply. It reads
+	// the log and applies nothing. It ends with a new welcome: see admission.
 	Stranded Standing = 7
-	// Inactive: this installation was removed. Only a new welcome brings it back.
+	// Inactive: this installation was removed. It ends with a new welcome.
 	Inactive Standing = 8
 )
 

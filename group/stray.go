@@ -6,11 +6,12 @@ import (
 	"github.com/conclave-chat/conclave/mls"
 )
 
-// A message is settled by the log. Where it was sealed more than once, because a
-// publish got no answer or its epoch was over, every sealing may come into the log,
-// whenever that is: the first one that receivers open is the message, for its
-// sender too, and they read past the others by its id. So a sealing that its intent
-// has given up is remembered, by its hash, until nobody could open it any more.
+// A message may be sealed more than once: a publish had no answer, or its epoch ended.
+// Every sealing may reach the log, at any time. The first one in the log that
+// receivers can open is the message, for its sender as well; receivers know the others
+// by the message's id and read past them. So the replica remembers, by its hash, each
+// sealing that its intent has given up. It forgets the hash when no receiver could open
+// the envelope any more.
 
 // A stray is an envelope of an own message that no intent sends any more.
 type stray struct {
@@ -27,7 +28,7 @@ func (s *step) unopenable(epoch uint64, generation uint32) bool {
 	return epoch+pastEpochs < s.group.Epoch() || s.overtook(epoch, generation, outOfOrder)
 }
 
-// stray makes the bytes of an intent that gives them up a stray.
+// stray notes the bytes that an intent gives up as a stray.
 func (s *step) stray(it *intent) {
 	if it.sealed == nil || !it.isSend() || s.group == nil {
 		return // or of a life before: nobody hears who was removed since
@@ -114,7 +115,7 @@ type echo struct {
 // is still opened.
 const outOfOrder = 5
 
-// hear notes an own message that the log delivers.
+// hear notes the generation of an own message that the log delivers.
 func (s *step) hear(epoch uint64, generation uint32) {
 	if s.overtook(epoch, generation, 0) {
 		return
@@ -126,8 +127,8 @@ func (s *step) hear(epoch uint64, generation uint32) {
 	s.forgetUnopenable()
 }
 
-// overtook reports whether a message more than so many generations later was
-// delivered.
+// overtook reports whether the log has delivered an own message of that epoch that is
+// more than by generations later.
 func (s *step) overtook(epoch uint64, generation, by uint32) bool {
 	return slices.ContainsFunc(s.heard, func(e echo) bool {
 		return e.epoch == epoch && uint64(e.generation) > uint64(generation)+uint64(by)
@@ -210,16 +211,15 @@ func (s *step) echoSend(d Delivered, m *mls.Message, hash [32]byte, it *intent) 
 	return nil
 }
 
-// owe queues a second copy of a message that the log shows in an epoch that was
-// over, where a member may not have read it. It stands in the log behind the
-// first, which is the message for all who have that, and for its sender. It is
-// made once: whoever is added behind the first copy is owed nothing.
+// owe queues a second copy of an own message that the log delivered after its epoch
+// had ended, where a member may be unable to read it. The copy is sealed in the current
+// epoch, and once only. For everybody who read the first copy, the first is the message.
 //
-// Who cannot read the first copy: whoever was added since it was sealed. And, where
-// a leaf to the left of its sender's was blank, every client on OpenMLS, which
-// looks the sender of a past epoch up by its place among the leaves that are not
-// blank (libxmtp's, at least up to 1.11), finds another member's key, and drops
-// the message.
+// Two kinds of members cannot read the first copy. Members that were added after it was
+// sealed do not have its epoch's keys. Clients on OpenMLS (libxmtp up to 1.11 at least)
+// look the sender of a past epoch up by its position among the leaves that are not
+// blank: with a blank leaf to the left of the sender's they find another member's key
+// and drop the message.
 func (s *step) owe(it *intent, epoch uint64) {
 	if it.again || epoch == s.group.Epoch() || !s.group.Active() || !s.missed(epoch) {
 		return

@@ -13,9 +13,9 @@ import (
 	"github.com/conclave-chat/conclave/identity"
 )
 
-// A cache holds what was read of some topics. It answers only after it has
-// compared itself with the log's end, so a copy is never out of date, and
-// forgetting one costs no more than reading it again.
+// A cache holds what was read of some topics. Before each answer it asks the log for
+// the topic's newest entry and reads on to it, so no answer is out of date. A topic that
+// is dropped from the cache is read again when it is asked for.
 type cache[V any] struct {
 	bus  bus.Bus
 	max  int
@@ -34,7 +34,8 @@ type cache[V any] struct {
 	topics      map[bus.Topic]*cachedTopic[V]
 }
 
-// A cachedTopic is one topic as far as it was read. Who has its turn reads on.
+// A cachedTopic is one topic as far as it was read. Only the request that holds its
+// turn reads on.
 type cachedTopic[V any] struct {
 	topic bus.Topic
 	turn  chan struct{} // one

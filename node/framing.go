@@ -12,14 +12,14 @@ import (
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// What the node reads of messages that it cannot open: the cleartext around
-// them. Whoever has a connection to the bus may publish to a group's topics and
-// to an installation's, so what lies there is judged again when it is served,
-// by the rules it would have been accepted by. Envelopes that break them are
-// nobody's loss: every client and host would pass them over.
+// The node reads only the cleartext around messages, since it cannot open them. Hosts
+// publish to the topics of groups and installations without asking the node. So each
+// envelope is checked when it is served, by the rules that apply when the node itself
+// appends one. An envelope that breaks a rule is left out; clients and hosts would pass
+// over it as well.
 
-// encode is how what the node appends is written down: the same fields are the
-// same bytes, which is how the bus knows a repeat.
+// encode is how the node encodes what it appends. Equal fields give equal bytes, by
+// which the bus recognises a repeat.
 var encode = proto.MarshalOptions{Deterministic: true}.Marshal
 
 // groupTopics are the two topics of a group: its messages, and its commits.

@@ -171,10 +171,10 @@ func (n *Node) following(filters []filter) func(context.Context, bus.Feed) error
 	}
 }
 
-// followShard follows filters of one shard. Whoever comes back has thousands of
-// groups, and nothing new in most of them: those are followed by one call from
-// the shard's end, which reads nothing. The end is asked for first, so that what
-// is published meanwhile lies above it.
+// followShard follows filters of one shard. A client that returns asks for thousands of
+// groups, most of them without news. Those are followed by one call from the shard's
+// end, which reads nothing. The end is asked for first, so that envelopes published
+// meanwhile lie above it.
 func (n *Node) followShard(ctx context.Context, feed bus.Feed, filters []filter) error {
 	end, err := n.bus.End(ctx, filters[0].topics[0])
 	if err != nil {

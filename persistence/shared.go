@@ -6,11 +6,10 @@ import (
 	"fmt"
 )
 
-// PutShared adds a record that every holder of secret may read: the body of a
-// message that several installations of one realm received, say. Whoever is
-// first seals and writes it, for the others it costs a look-up. Rows under
-// different secrets never meet, so a holder of another secret cannot occupy or
-// replace one.
+// PutShared adds a record that every holder of secret may read, such as the body of a
+// message that several installations of one realm received. The first to put it seals
+// and writes the row; for the others it costs a look-up. The key of a row depends on
+// its secret, so a holder of another secret can neither occupy nor replace it.
 //
 // The plaintext belongs to the batch from then on.
 func PutShared(b *Batch, realm Realm, suffix []byte, secret [32]byte, plaintext []byte) {

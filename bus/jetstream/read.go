@@ -37,8 +37,8 @@ type getRequest struct {
 	MaxBytes  int      `json:"max_bytes,omitempty"`
 }
 
-// maxPage and maxBatchBytes bound one answer. Who wants less asks for no less
-// than minBatchBytes.
+// maxPage and maxBatchBytes bound one answer. A smaller limit in bytes is raised to
+// minBatchBytes.
 const (
 	maxPage       = 1000
 	minBatchBytes = 64 << 10

@@ -41,8 +41,8 @@ type queued struct {
 	bus.Envelope
 }
 
-// A follower is one Follow of one topic. What is queued for a follower that has been
-// replaced, or unfollowed, is not delivered.
+// A follower is one Follow of one topic. Envelopes that are queued for a follower are
+// dropped once it is replaced or unfollowed.
 type follower struct {
 	cursor bus.ID // up to here everything was put into the queue
 	stream int    // the lane's stream that it takes from; 0: none yet

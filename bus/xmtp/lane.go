@@ -16,13 +16,13 @@ import (
 	"github.com/conclave-chat/conclave/proto/mlsapi"
 )
 
-// A lane keeps one stream open for all the logs that it is given.
-// A stream's filters cannot be changed, so it is opened again when topics are
-// added, from the cursors: what it brings twice is known by its ID.
+// A lane keeps one stream open for all the logs that it is given. A stream's filters
+// cannot be changed: when topics are added it is opened again, from the cursors.
+// Envelopes that come twice are known by their ID.
 //
-// A follower takes only from a stream that brings everything above its cursor: one
-// that was opened with it, or one that had not got further in its log when it was
-// followed. Another stream would leave a gap.
+// A follower takes envelopes only from a stream that brings everything above its
+// cursor. That is a stream that was opened with the follower, or one that had not
+// passed the cursor in its log when the follower came. Any other would leave a gap.
 type lane struct {
 	feed   *feed
 	follow func(ctx context.Context, cursors map[logID]bus.ID, take func(bus.Envelope) error) error

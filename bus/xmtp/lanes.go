@@ -2,10 +2,10 @@ package xmtp
 
 import "github.com/conclave-chat/conclave/bus"
 
-// lanes are a feed's streams of one kind. What is followed anew goes to the young
-// one, which is quickly opened again; when that has grown, the main one takes
-// over all that it has. So a group that is added to thousands comes at once, and
-// the thousands are seldom disturbed.
+// lanes are a feed's two streams of one kind. A log that is followed anew goes to the
+// young lane, which has few logs and is therefore opened again quickly. When the young
+// lane has grown past mostYoung, all its logs move to the main one. So a new log is
+// followed at once, and the stream of the thousands of others is seldom opened again.
 //
 // All methods are called with feed.mu held.
 type lanes struct{ main, young *lane }
