@@ -129,7 +129,7 @@ func (s *System) standings(ctx context.Context) (map[GroupID][]standing, error) 
 		for _, c := range all {
 			summary, err := group.Summarize(s.rows(ctx, in, c.ID))
 			failed = errors.Join(failed, err)
-			if err == nil && len(summary.Trail) > 0 {
+			if err == nil {
 				members[c.ID] = append(members[c.ID], standing{in, summary})
 			}
 		}

@@ -24,6 +24,7 @@ const (
 	Identity                      // i.<inbox>: identity updates; written by the node only
 	KeyPackages                   // k.<installation>: key packages; written by the node only
 	CommitLog                     // g.<group>.l: what members saw commits do; written by the node only
+	GroupReads                    // g.<group>.r: that somebody reads the group; written by the node only
 )
 
 // ErrBadTopic: an id of the wrong length, or a string that no builder made.
@@ -47,6 +48,9 @@ func MessagesOf(group []byte) (Topic, error) { return build(GroupMessages, group
 // CommitLogOf is the topic of a group's commit log; group is 16 bytes.
 func CommitLogOf(group []byte) (Topic, error) { return build(CommitLog, group, 16) }
 
+// ReadsOf is the topic of the notes that a group is read; group is 16 bytes.
+func ReadsOf(group []byte) (Topic, error) { return build(GroupReads, group, 16) }
+
 // WelcomesFor is the topic of an installation's welcomes; 32 bytes.
 func WelcomesFor(installation []byte) (Topic, error) { return build(Welcomes, installation, 32) }
 
@@ -64,7 +68,7 @@ func (t Topic) Kind() Kind { return t.kind }
 func (t Topic) ID() []byte {
 	id := t.id // a copy
 	switch t.kind {
-	case GroupCommits, GroupMessages, CommitLog:
+	case GroupCommits, GroupMessages, CommitLog, GroupReads:
 		return id[:16]
 	}
 	return id[:]
@@ -80,6 +84,8 @@ func (t Topic) String() string {
 		return "g." + id + ".a"
 	case CommitLog:
 		return "g." + id + ".l"
+	case GroupReads:
+		return "g." + id + ".r"
 	case Welcomes:
 		return "w." + id
 	case Identity:
@@ -117,6 +123,8 @@ func parse(s string) (t Topic, ok bool) {
 			t.kind = GroupMessages
 		case 'l':
 			t.kind = CommitLog
+		case 'r':
+			t.kind = GroupReads
 		default:
 			return Topic{}, false
 		}

@@ -19,6 +19,7 @@ var builders = map[string]struct {
 	"commits":      {bus.CommitsOf, bus.GroupCommits, 16, `^g\.[0-9a-f]{32}\.c$`},
 	"messages":     {bus.MessagesOf, bus.GroupMessages, 16, `^g\.[0-9a-f]{32}\.a$`},
 	"commit log":   {bus.CommitLogOf, bus.CommitLog, 16, `^g\.[0-9a-f]{32}\.l$`},
+	"reads":        {bus.ReadsOf, bus.GroupReads, 16, `^g\.[0-9a-f]{32}\.r$`},
 	"welcomes":     {bus.WelcomesFor, bus.Welcomes, 32, `^w\.[0-9a-f]{64}$`},
 	"identity":     {bus.IdentityOf, bus.Identity, 32, `^i\.[0-9a-f]{64}$`},
 	"key packages": {bus.KeyPackagesOf, bus.KeyPackages, 32, `^k\.[0-9a-f]{64}$`},

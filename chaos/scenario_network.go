@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/conclave-chat/conclave/chaos/wire"
@@ -53,6 +55,12 @@ func proxiedLog(w *world) (logSide, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A host finds the password of a port, and the proxies have others.
+	secret := filepath.Join(w.dir, "host-password")
+	if err := os.WriteFile(secret, []byte("chaos\n"), 0o600); err != nil {
+		return nil, err
+	}
+	s.args = append(s.args, "--user", "host", "--password-file", secret)
 	l := &proxied{serve: s}
 	for range w.hosts {
 		p, err := wire.NewProxy(s.address)
@@ -65,7 +73,7 @@ func proxiedLog(w *world) (logSide, error) {
 	return l, nil
 }
 
-func (l *proxied) point(n int, h *hostSpec) { h.NATS = "nats://" + l.proxies[n].Address() }
+func (l *proxied) point(n int, h *hostSpec) { h.NATS = "nats://host:chaos@" + l.proxies[n].Address() }
 
 // cutOff: one host at a time loses its network, in both of the ways that
 // networks are lost.

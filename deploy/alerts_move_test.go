@@ -234,7 +234,7 @@ func TestNodeAlertsMove(t *testing.T) {
 	binary := binary(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	serve := exec.CommandContext(ctx, binary, "serve", "--dir", t.TempDir(), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--xmtp", "127.0.0.1:0", "--xmtp-web=")
+	serve := exec.CommandContext(ctx, binary, "serve", "--dir", t.TempDir(), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--xmtp", "127.0.0.1:0", "--xmtp-web=", "--group-messages", "1")
 	out, err := serve.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -282,6 +282,9 @@ func TestNodeAlertsMove(t *testing.T) {
 	}
 	_ = client.Conversations().StreamAllMessages(ctx)
 	get(http.Post(network+"/xmtp.identity.api.v1.IdentityApi/GetIdentityUpdates", "application/json", strings.NewReader(`{"requests":[{"inboxId":"nobody"}]}`)))
+	for range 2 { // to one group, which may have one
+		get(http.Post(network+"/xmtp.mls.api.v1.MlsApi/SendGroupMessages", "application/json", strings.NewReader(`{"messages":[{"v1":{"data":"AAEAAhAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEBAAEAAQA="}}]}`)))
+	}
 	all := watched(t, "conclave-node")
 	for _, s := range all {
 		until(t, ctx, page, all, s.alert)

@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,11 +25,16 @@ import (
 // a number unless compose.yaml quotes it.
 const password = "1234567890"
 
+var passwords = map[string]string{"PASSWORD": password, "NODE_PASSWORD": password + "1", "HOST_PASSWORD": password + "2", "OPERATOR_PASSWORD": password + "3"}
+
 // startNATS starts the three nodes of compose.yaml from nats.conf, on loopback.
 // The result replaces the names that compose.yaml gives them.
 func startNATS(t *testing.T, c composeFile) *strings.Replacer {
 	t.Helper()
-	names := []string{"${PASSWORD:?choose a password of letters and digits}", password, "${PASSWORD}", password}
+	names := []string{"${PASSWORD}", password}
+	for _, name := range []string{"PASSWORD", "NODE_PASSWORD", "HOST_PASSWORD", "OPERATOR_PASSWORD"} {
+		names = append(names, "${"+name+":?choose a password of letters and digits}", passwords[name])
+	}
 	var routes [3]int
 	for n := range routes {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -54,7 +60,7 @@ func startNATS(t *testing.T, c composeFile) *strings.Replacer {
 			t.Fatal(err)
 		}
 		if opts.ServerName != name || !opts.JetStream || !opts.SyncAlways || opts.MaxPayload != 8<<20 || opts.Port != 4222 ||
-			opts.Cluster.Port != 6222 || opts.Cluster.Password != password || len(opts.Users) != 1 {
+			opts.Cluster.Port != 6222 || opts.Cluster.Password != password || len(opts.Users) != 3 {
 			t.Fatalf("nats.conf says %+v", opts)
 		}
 		opts.Host, opts.Port, opts.HTTPPort = "127.0.0.1", server.RANDOM_PORT, 0
@@ -89,7 +95,7 @@ func TestComposeRuns(t *testing.T) {
 	defer cancel()
 
 	secret := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(secret, []byte(password+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(secret, []byte(passwords["NODE_PASSWORD"]+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	args := slices.Clone(c.Services["conclave"].Command)
@@ -128,7 +134,7 @@ func TestComposeRuns(t *testing.T) {
 	}
 	shown := until("serving at")
 
-	b, err := jetstream.Open(ctx, jetstream.Config{URL: urls, Credentials: jetstream.Credentials{User: "conclave", Password: password}})
+	b, err := jetstream.Open(ctx, jetstream.Config{URL: urls, Credentials: jetstream.Credentials{User: "host", Password: passwords["HOST_PASSWORD"]}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +145,31 @@ func TestComposeRuns(t *testing.T) {
 	if _, err := b.Publish(ctx, topic, []byte("written on two of three")); err != nil {
 		t.Errorf("the log is not writable: %v", err)
 	}
+	if err := b.Purge(ctx, bus.MakeID(1, 0), topic); !errors.Is(err, bus.ErrRefused) {
+		t.Errorf("a host deletes: %v", err)
+	}
 	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	operator, err := jetstream.Open(ctx, jetstream.Config{URL: urls, Credentials: jetstream.Credentials{User: "operator", Password: passwords["OPERATOR_PASSWORD"]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.Publish(ctx, topic, []byte("x")); !errors.Is(err, bus.ErrRefused) {
+		t.Errorf("an operator writes: %v", err)
+	}
+	counted := 0
+	if err := operator.Walk(ctx, func(e jetstream.Entry) {
+		if e.Topic == topic && e.Size == int64(len("written on two of three")) {
+			counted++
+		}
+	}); err != nil || counted != 1 {
+		t.Errorf("an operator counts %d, %v", counted, err)
+	}
+	if err := operator.Purge(ctx, bus.MakeID(1, 0), topic); err != nil {
+		t.Errorf("an operator deletes: %v", err)
+	}
+	if err := operator.Close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := jetstream.Open(ctx, jetstream.Config{URL: urls}); err == nil {

@@ -294,7 +294,7 @@ func TestComposeRefersToWhatIsThere(t *testing.T) {
 		if s.Environment["NODE"] != name || !slices.Contains(s.Volumes, name+":/data") || s.Environment["STORE"] != "/data" {
 			t.Errorf("%s is not itself: %v %v", name, s.Environment, s.Volumes)
 		}
-		if !slices.Equal(s.Command, []string{"-c", "/etc/nats/nats.conf"}) || !slices.Contains(s.Volumes, "./nats.conf:/etc/nats/nats.conf:ro") {
+		if !slices.Equal(s.Command, []string{"-c", "/etc/nats/nats.conf"}) || !slices.Contains(s.Volumes, "./nats.conf:/etc/nats/nats.conf:ro") || !slices.Contains(s.Volumes, "./rights.conf:/etc/nats/rights.conf:ro") {
 			t.Errorf("%s does not run with nats.conf", name)
 		}
 		for n := range 3 {
@@ -324,7 +324,7 @@ func TestComposeRefersToWhatIsThere(t *testing.T) {
 	// Compose itself, where it is at hand.
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		cmd := exec.Command("docker", "compose", "-f", "compose.yaml", "config", "--quiet")
-		cmd.Env = append(os.Environ(), "PASSWORD=1234")
+		cmd.Env = append(os.Environ(), "PASSWORD=1234", "NODE_PASSWORD=1", "HOST_PASSWORD=2", "OPERATOR_PASSWORD=3")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("docker compose config: %v\n%s", err, out)
 		}

@@ -29,7 +29,7 @@ type Limits struct {
 	StallTimeout time.Duration
 
 	Calls     Rate // of all procedures that do not publish; unlimited when zero
-	Publishes Rate // of messages, welcomes, key packages and identity updates; unlimited when zero
+	Publishes Rate // of messages, welcomes, commit log entries, key packages and identity updates; unlimited when zero
 }
 
 // A Rate is a token bucket.

@@ -23,7 +23,7 @@ type class int
 const (
 	calls     class = iota
 	verifies        // calls that may wait seconds for a blockchain's node, and so take no turn
-	publishes       // key packages
+	publishes       // key packages and entries of commit logs
 	registers       // identity updates, which may wait for one too
 	sends           // messages: one by one, and as large as they come
 )
@@ -57,7 +57,7 @@ func (g *Gateway) routes() []route {
 		unary(mls, "QueryWelcomeMessages", calls, n.QueryWelcomeMessages),
 		stream(mls, "SubscribeGroupMessages", n.SubscribeGroupMessages),
 		stream(mls, "SubscribeWelcomeMessages", n.SubscribeWelcomeMessages),
-		unary(mls, "BatchPublishCommitLog", calls, n.BatchPublishCommitLog),
+		unary(mls, "BatchPublishCommitLog", publishes, n.BatchPublishCommitLog),
 		unary(mls, "BatchQueryCommitLog", calls, n.BatchQueryCommitLog),
 		unary(mls, "GetNewestGroupMessage", calls, n.GetNewestGroupMessage),
 
@@ -122,13 +122,15 @@ func stream[Q, A any](service protoreflect.FullName, method protoreflect.Name, s
 	return route{service, method, calls, handler}
 }
 
-// cost is how many tokens a request takes: one for each message that it sends.
+// cost is how many tokens a request takes: one for each entry that it publishes.
 func cost(request any) int {
 	switch r := request.(type) {
 	case *mlsapi.SendGroupMessagesRequest:
 		return max(1, len(r.GetMessages()))
 	case *mlsapi.SendWelcomeMessagesRequest:
 		return max(1, len(r.GetMessages()))
+	case *mlsapi.BatchPublishCommitLogRequest:
+		return max(1, len(r.GetRequests()))
 	}
 	return 1
 }

@@ -13,12 +13,24 @@ import (
 )
 
 // A Budget is a token bucket: so many a minute in the long run, and so many at
-// once. The zero Budget has no limit. XMTP's public network gives each address
-// 600 messages a minute and 3,000 at once.
+// once. XMTP's public network gives each address 600 messages a minute and 3,000
+// at once.
 type Budget struct {
-	PerMinute int // 0 or less: no limit
+	PerMinute int // 0: the default, see Limits; less: no limit
 	Burst     int // 0 or less: PerMinute
 }
+
+// The bytes that a node takes by default. A caller at XMTP's own rates, with
+// messages of a few kilobytes, stays below. A group's are several callers', so that
+// no caller uses up what belongs to a group.
+var (
+	DefaultCallerBytes = Budget{PerMinute: 8 << 20, Burst: 256 << 20}
+	DefaultGroupBytes  = Budget{PerMinute: 32 << 20, Burst: 1 << 30}
+)
+
+// entryOverhead is what an entry takes up in the log beside its payload: its
+// subject, its headers and its record.
+const entryOverhead = 256
 
 // errOverBudget: whoever asks may ask again later; nothing was stored.
 var errOverBudget = errors.New("over budget")
@@ -79,40 +91,54 @@ func (b *budgets) spend(now time.Time, caller string, wanted []publication) erro
 	var total sum
 	groups := map[string]sum{}
 	for _, p := range wanted {
-		total = sum{total.messages + 1, total.bytes + len(p.payload)}
+		size := len(p.payload) + entryOverhead
+		total = sum{total.messages + 1, total.bytes + size}
 		switch p.topic.Kind() {
 		case bus.GroupMessages, bus.GroupCommits, bus.CommitLog:
 			id := string(p.topic.ID())
-			groups[id] = sum{groups[id].messages + 1, groups[id].bytes + len(p.payload)}
+			groups[id] = sum{groups[id].messages + 1, groups[id].bytes + size}
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var taken []*rate.Reservation
-	take := func(from *buckets, name string, n int) bool {
+	take := func(from *buckets, name string, n int, whose string) error {
 		if from == nil {
-			return true
+			return nil
 		}
 		r := from.reserve(now, name, n)
 		taken = append(taken, r)
-		return r.DelayFrom(now) == 0
+		wait := r.DelayFrom(now)
+		if wait == 0 {
+			return nil
+		}
+		return fmt.Errorf("%w: %s: ask again in %v", errOverBudget, whose, wait.Round(time.Second)+time.Second)
 	}
-	whose := ""
-	if caller != "" && !(take(b.callerMessages, caller, total.messages) && take(b.callerBytes, caller, total.bytes)) {
-		whose = "the caller's"
-	}
-	for group, s := range groups {
-		if whose == "" && !(take(b.groupMessages, group, s.messages) && take(b.groupBytes, group, s.bytes)) {
-			whose = "the group's"
+	err := func() error {
+		if caller != "" {
+			if err := take(b.callerMessages, caller, total.messages, "the caller's messages"); err != nil {
+				return err
+			}
+			if err := take(b.callerBytes, caller, total.bytes, "the caller's bytes"); err != nil {
+				return err
+			}
+		}
+		for group, s := range groups {
+			if err := take(b.groupMessages, group, s.messages, "the group's messages"); err != nil {
+				return err
+			}
+			if err := take(b.groupBytes, group, s.bytes, "the group's bytes"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}()
+	if err != nil {
+		for _, r := range taken {
+			r.CancelAt(now)
 		}
 	}
-	if whose == "" {
-		return nil
-	}
-	for _, r := range taken {
-		r.CancelAt(now)
-	}
-	return fmt.Errorf("%w: %s", errOverBudget, whose)
+	return err
 }
 
 // maxBuckets bounds how many buckets of a kind are remembered. A bucket has

@@ -123,6 +123,56 @@ func TestGroupsHaveBudgets(t *testing.T) {
 	}
 }
 
+// A caller that was given no budget has one of bytes all the same, which everything
+// that it publishes counts against, however small; so has a group.
+func TestBytesHaveABudgetByDefault(t *testing.T) {
+	n, clock := metered(t, node.Limits{})
+	flood, honest := node.WithCaller(t.Context(), "203.0.113.9"), node.WithCaller(t.Context(), "203.0.113.10")
+	junk := private(id16(1), application, strings.Repeat("x", 1<<20)) // a repeat is stored once, and counts
+	taken := 0
+	for ; taken < 1000; taken++ {
+		if err := n.send(flood, junk); err != nil {
+			wantCode(t, err, bus.CodeExhausted)
+			break
+		}
+	}
+	if want := node.DefaultCallerBytes.Burst>>20 - 1; taken != want {
+		t.Errorf("%d MiB were taken of one caller, want %d", taken, want)
+	}
+	if err := n.send(honest, private(id16(1), application, "hello")); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	for range 10_000 { // what is left is less than a mebibyte
+		_, err := n.node.BatchPublishCommitLog(flood, &mlsapi.BatchPublishCommitLogRequest{Requests: []*mlsapi.PublishCommitLogRequest{entry(id16(1), "1")}})
+		if err != nil {
+			wantCode(t, err, bus.CodeExhausted)
+			if !strings.Contains(err.Error(), "over budget: the caller's bytes: ask again in ") {
+				t.Errorf("refused with %v", err)
+			}
+			break
+		}
+		taken++
+	}
+	if taken > node.DefaultCallerBytes.Burst>>20+4096 {
+		t.Error("entries of commit logs cost nothing")
+	}
+	*clock = clock.Add(time.Minute)
+	if err := n.send(flood, junk); err != nil {
+		t.Errorf("a minute later: %v", err)
+	}
+	for i := range 5 { // of so many callers, one group takes no more than its own budget
+		for range 250 {
+			if err := n.send(node.WithCaller(t.Context(), fmt.Sprint("many", i)), junk); err != nil {
+				if !strings.Contains(err.Error(), "the group's bytes") {
+					t.Errorf("refused with %v", err)
+				}
+				return
+			}
+		}
+	}
+	t.Error("a group has no budget of bytes")
+}
+
 // However many share a budget at the same instant, they get what is in it.
 func TestABudgetIsSpentOnce(t *testing.T) {
 	n, _ := metered(t, node.Limits{CallerMessages: node.Budget{PerMinute: 1, Burst: 50}})

@@ -128,6 +128,7 @@ func (n *Node) queryCommitLogs(ctx context.Context, request *mlsapi.BatchQueryCo
 			return nil, fmt.Errorf("%w: entry %d: a commit log is read in ascending order only", errInvalid, i)
 		}
 		shelves[i] = shelf[*contents.CommitLogEntry]{n.bus, []bus.Topic{topic}, commitLogEntry}
+		n.reads.note(n.config.Now(), q.GetGroupId())
 	}
 	responses := make([]*mlsapi.QueryCommitLogResponse, len(queries))
 	g, ctx := errgroup.WithContext(ctx)

@@ -144,6 +144,7 @@ func (n *Node) QueryGroupMessages(ctx context.Context, request *mlsapi.QueryGrou
 		if err != nil {
 			return nil, err
 		}
+		n.reads.note(n.config.Now(), request.GetGroupId())
 		messages, info, err := s.page(ctx, readPageRequest(request.GetPagingInfo()))
 		if err != nil {
 			return nil, err
@@ -192,6 +193,7 @@ func (n *Node) newestOfGroups(ctx context.Context, request *mlsapi.GetNewestGrou
 		}
 		topics = append(topics, shelves[i].topics...)
 	}
+	n.reads.note(n.config.Now(), groups...)
 	ends, err := n.bus.Last(ctx, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("find the ends of %d groups: %w", len(groups), err)

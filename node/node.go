@@ -88,9 +88,10 @@ type Limits struct {
 	// negative: no limit.
 	CallerWallets int
 
-	// What may be published, counted before anything is stored. There is no
-	// limit by default, as on a node of XMTP's that runs by itself: behind a
-	// proxy all callers may look alike.
+	// What may be published, counted before anything is stored: each entry with
+	// what it takes up in the log. Bytes are DefaultGroupBytes and
+	// DefaultCallerBytes by default; messages have no limit. Behind a proxy all
+	// callers may look alike.
 	GroupMessages, GroupBytes   Budget // of each group
 	CallerMessages, CallerBytes Budget // of each caller, see WithCaller; what is of no group counts here only
 }
@@ -111,6 +112,12 @@ func (l Limits) withDefaults() Limits {
 	if l.CallerWallets == 0 {
 		l.CallerWallets = 10_000
 	}
+	if l.CallerBytes.PerMinute == 0 {
+		l.CallerBytes = DefaultCallerBytes
+	}
+	if l.GroupBytes.PerMinute == 0 {
+		l.GroupBytes = DefaultGroupBytes
+	}
 	return l
 }
 
@@ -122,6 +129,10 @@ func (l Limits) withDefaults() Limits {
 type Retention struct {
 	Messages time.Duration // of a group; default 30 days
 	Welcomes time.Duration // default 90 days
+	// Unread is for how long it is noted in the log that somebody has read a group.
+	// What belongs to a group without a note may be purged, see Census. Unlike the
+	// others it is 0 by default: nothing is noted.
+	Unread time.Duration
 }
 
 func (r Retention) withDefaults() Retention {
@@ -149,6 +160,7 @@ type Node struct {
 	identifiers *cache[notes]
 	packages    *cache[newestPackage]
 	budgets     *budgets
+	reads       *reads
 
 	close func()
 }
@@ -176,7 +188,7 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 	c.Limits = c.Limits.withDefaults()
 	c.Retention = c.Retention.withDefaults()
 	n := &Node{
-		bus: b, config: c, pools: newPools(c.Limits), budgets: newBudgets(c.Limits),
+		bus: b, config: c, pools: newPools(c.Limits), budgets: newBudgets(c.Limits), reads: newReads(c.Retention.Unread),
 		follows: followed{limit: c.Limits.Followed, callers: map[string]int{}},
 	}
 	n.inboxes = newCache(b, c.Limits.CachedInboxes, n.readUpdate)
@@ -187,7 +199,9 @@ func Serve(ctx context.Context, b bus.Bus, c Config) (*Node, error) {
 
 	var stop context.CancelFunc
 	n.running, stop = context.WithCancel(context.Background())
-	stops := []func(){stop}
+	var noting sync.WaitGroup
+	noting.Go(func() { n.noteReads(n.running) })
+	stops := []func(){stop, noting.Wait}
 	stopAll := func() {
 		for _, stop := range stops {
 			stop()
@@ -236,6 +250,9 @@ func answer[Q, A proto.Message](ctx context.Context, n *Node, of class, request 
 	}()
 	refused := func(err error) (A, error) {
 		t.RequestsFailed.Inc()
+		if errors.Is(err, errOverBudget) {
+			t.OverBudget.Inc()
+		}
 		return none, n.refusal(request.ProtoReflect().Descriptor().Name(), err)
 	}
 	leave, err := n.pools[of].enter(ctx, callerOf(ctx))

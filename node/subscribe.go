@@ -49,13 +49,16 @@ func WithOpened(ctx context.Context, opened func() error) context.Context {
 // CodeUnavailable, with what bus.ErrLogRolledBack says: to wait in silence until
 // the log has grown past the cursor would hide the gap from everybody.
 func (n *Node) SubscribeGroupMessages(ctx context.Context, request *mlsapi.SubscribeGroupMessagesRequest, send func(*mlsapi.GroupMessage) error) error {
+	var groups [][]byte
 	filters, err := readFilters(n, request.GetFilters(), func(f *mlsapi.SubscribeGroupMessagesRequest_Filter) ([]bus.Topic, uint64, error) {
 		topics, err := groupTopics(f.GetGroupId())
+		groups = append(groups, f.GetGroupId())
 		return topics, f.GetIdCursor(), err
 	})
 	if err != nil {
 		return n.refusal(request.ProtoReflect().Descriptor().Name(), err)
 	}
+	defer n.reads.begin(n.config.Now(), groups)()
 	return n.stream(ctx, request, len(filters), n.following(filters), func(e bus.Envelope) error {
 		if m, ok := groupMessage(e); ok {
 			return send(m)

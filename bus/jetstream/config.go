@@ -60,11 +60,16 @@ type Config struct {
 	Listen string
 
 	// Credentials are presented to URL, or asked of hosts by Listen: HostRights is
-	// what they may do. Without any, whoever reaches Listen has these rights.
+	// what they may do. Without any, Listen makes a password, and URL on this
+	// machine presents it where both processes are the same user's.
 	Credentials Credentials
+	// Hosts are the users and passwords of further hosts that reach Listen: whoever
+	// shares a user reads the answers that the other one gets, and is shut out with it.
+	Hosts []Credentials
 	// Nodes is the user and password of other nodes that reach Listen, which have
-	// NodeRights; nobody has them when empty.
-	Nodes Credentials
+	// NodeRights; nobody has them when empty. Operators is that of operators, which
+	// have OperatorRights.
+	Nodes, Operators Credentials
 	// InboxPrefix is where answers to this host arrive: the one subject that it
 	// needs to subscribe to beside the services that it serves. When empty,
 	// <Deployment>.inbox.<Credentials.User or "host">.
@@ -89,7 +94,7 @@ type Config struct {
 // must never be among them: the server chooses the bytes that are signed.
 type Credentials struct {
 	User, Password string
-	PasswordFile   string      // for URL: a one-line file in place of Password, read for each connection
+	PasswordFile   string      // a one-line file in place of Password; for URL it is read for each connection, for Listen see Bus.ReadPasswords
 	NKeySeedFile   string      // file with an NKey seed
 	File           string      // .creds file with a JWT and a seed
 	TLS            *tls.Config // for URL: the client's; for Listen: the server's
@@ -142,9 +147,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Dir == "" && (c.Listen != "" || c.SyncInterval != 0 || c.AcceptLoss) {
 		return c, fmt.Errorf("%w: Listen, SyncInterval and AcceptLoss belong to an embedded server", ErrConfig)
 	}
-	if c.Dir != "" && c.Credentials.PasswordFile != "" {
-		return c, fmt.Errorf("%w: Credentials.PasswordFile belongs to URL: give what Listen asks for as Password", ErrConfig)
-	}
 	c.Replicas = max(c.Replicas, 1)
 	if c.MaxPayload == 0 {
 		c.MaxPayload = bus.MaxPayload
@@ -172,16 +174,18 @@ func (c Config) withDefaults() (Config, error) {
 		if err != nil {
 			return c, fmt.Errorf("%w: Listen: %w", ErrConfig, err)
 		}
-		ip := net.ParseIP(host)
-		loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-		if !loopback && (c.Credentials.User == "" || c.Credentials.Password == "") {
+		if !isLoopback(host) && !c.Credentials.complete() {
 			return c, fmt.Errorf("%w: Listen on %s is reachable from other machines: set Credentials.User and Password", ErrConfig, c.Listen)
 		}
-		if (c.Nodes.User == "") != (c.Nodes.Password == "") || c.Nodes.User != "" && c.Nodes.User == c.Credentials.User {
-			return c, fmt.Errorf("%w: Nodes need a User of their own, and a Password", ErrConfig)
-		}
-		if (c.Credentials.User == "") != (c.Credentials.Password == "") {
-			return c, fmt.Errorf("%w: Credentials need both User and Password", ErrConfig)
+		taken := map[string]bool{}
+		for n, u := range append([]Credentials{c.Credentials, c.Nodes, c.Operators}, c.Hosts...) {
+			if n < 3 && u.User == "" && u.Password == "" && u.PasswordFile == "" {
+				continue
+			}
+			if !u.complete() || taken[u.User] || c.Credentials.User == "" && u.User == localUser {
+				return c, fmt.Errorf("%w: Credentials, Hosts, Nodes and Operators each need a User of their own, and a Password", ErrConfig)
+			}
+			taken[u.User] = true
 		}
 	}
 	return c, nil
@@ -240,9 +244,22 @@ func RedactURLs(urls string) string {
 	return Redact(plain)
 }
 
-// dialOptions are the credentials as the client library wants them.
-func (c Credentials) dialOptions() ([]nats.Option, error) {
+// complete says that there are a user and a password.
+func (c Credentials) complete() bool {
+	return c.User != "" && (c.Password != "") != (c.PasswordFile != "")
+}
+
+// none says that there are no credentials.
+func (c Credentials) none() bool {
+	return c.User == "" && c.token == "" && c.NKeySeedFile == "" && c.File == ""
+}
+
+// dialOptions are the credentials as the client library wants them, for a server.
+func (c Credentials) dialOptions(server string) ([]nats.Option, error) {
 	var opts []nats.Option
+	if c.none() {
+		opts = append(opts, nats.UserInfoHandler(func() (user, password string) { return findLocalSecret(server) }))
+	}
 	if c.User != "" && c.PasswordFile == "" {
 		opts = append(opts, nats.UserInfo(c.User, c.Password))
 	}

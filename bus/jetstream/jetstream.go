@@ -15,8 +15,8 @@
 //
 // # Permissions
 //
-// HostRights are the subjects that a host uses, NodeRights those of a node. A
-// server that this process embeds and opens to others grants these, and those who
+// HostRights are the subjects that a host uses, NodeRights those of a node, and
+// OperatorRights those of an operator, who alone deletes. A server that this process embeds and opens to others grants these, and those who
 // keep a server of their own are to.
 package jetstream
 
@@ -329,8 +329,7 @@ func (b *Bus) create(ctx context.Context, n int, incarnation string, shards int)
 		MaxBytes:    maxBytes,
 		MaxMsgs:     -1,
 		Duplicates:  dedupWindow,
-		DenyDelete:  true,
-		DenyPurge:   true,
+		DenyDelete:  true, // an operator may purge, see OperatorRights
 		AllowDirect: true,
 		AllowMsgTTL: true,
 		Metadata: map[string]string{
@@ -371,6 +370,16 @@ func (b *Bus) ClientURL() string {
 		return ""
 	}
 	return b.server.url()
+}
+
+// ReadPasswords reads the passwords again that an embedded server asks for: those in
+// files, and the one that it has made. Who is connected with one that counts no more
+// is cut off. Where one cannot be read all stay as they are.
+func (b *Bus) ReadPasswords() error {
+	if b.server == nil {
+		return nil
+	}
+	return b.server.reloadUsers()
 }
 
 // Close implements bus.Bus.

@@ -38,7 +38,7 @@ func (b *Bus) dial(ctx context.Context) error {
 	if b.server != nil {
 		opts = append(opts, b.server.dialOptions()...)
 	} else {
-		more, err := b.cfg.Credentials.dialOptions()
+		more, err := b.cfg.Credentials.dialOptions(b.cfg.URL)
 		if err != nil {
 			return fmt.Errorf("jetstream: %w", err)
 		}

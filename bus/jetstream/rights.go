@@ -56,11 +56,22 @@ func reading(stream string) []string {
 func NodeRights(deployment, user string, shards int) Rights {
 	r := HostRights(deployment, user, shards)
 	r.Publish = append(r.Publish,
-		deployment+".*.g.*.l", deployment+".*.i.*", deployment+".*.k.*", deployment+".inbox.>")
+		deployment+".*.g.*.l", deployment+".*.g.*.r", deployment+".*.i.*", deployment+".*.k.*", deployment+".inbox.>")
 	r.Subscribe = append(r.Subscribe, deployment+".svc.>")
 	for n := range shards {
 		stream := deployment + "_" + strconv.Itoa(n)
 		r.Publish = append(r.Publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.UPDATE."+stream)
+	}
+	return r
+}
+
+// OperatorRights are what an operator uses who purges a log: it reads all of it,
+// and alone deletes. It writes nothing.
+func OperatorRights(deployment, user string, shards int) Rights {
+	r := Rights{Subscribe: []string{deployment + ".inbox." + user + ".>"}}
+	for n := range shards {
+		stream := deployment + "_" + strconv.Itoa(n)
+		r.Publish = append(append(r.Publish, reading(stream)...), "$JS.API.STREAM.PURGE."+stream)
 	}
 	return r
 }

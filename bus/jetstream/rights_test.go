@@ -26,7 +26,7 @@ const rightsBegin, rightsEnd = "<!-- rights: made by bus/jetstream TestRights --
 // A right is one thing that one may do with one subject, and who may.
 type right struct {
 	verb, subject string
-	who           string // of "h" host, "a" anybody on loopback without a password, "n" node
+	who           string // of "h" host, "o" other host, "n" node, "p" operator
 }
 
 // rights are all verbs and all places: topics, services, inboxes, and JetStream's
@@ -34,10 +34,11 @@ type right struct {
 func rights() []right {
 	group, id := strings.Repeat("0", 32), strings.Repeat("0", 64)
 	all := []right{
-		{"publish", "CONCLAVE.0.g." + group + ".c", "han"},
-		{"publish", "CONCLAVE.0.g." + group + ".a", "han"},
+		{"publish", "CONCLAVE.0.g." + group + ".c", "hon"},
+		{"publish", "CONCLAVE.0.g." + group + ".a", "hon"},
 		{"publish", "CONCLAVE.0.g." + group + ".l", "n"},
-		{"publish", "CONCLAVE.0.w." + id, "han"},
+		{"publish", "CONCLAVE.0.g." + group + ".r", "n"},
+		{"publish", "CONCLAVE.0.w." + id, "hon"},
 		{"publish", "CONCLAVE.0.i." + id, "n"},
 		{"publish", "CONCLAVE.0.k." + id, "n"},
 		{"publish", "CONCLAVE.0.x", ""},
@@ -47,9 +48,10 @@ func rights() []right {
 		{"publish", "CONCLAVE.inbox.other.x", "n"},
 		{"publish", "_INBOX.x", ""},
 		{"publish", "$SYS.REQ.SERVER.PING", ""},
-		{"subscribe", "CONCLAVE.inbox.host.>", "ha"},
+		{"subscribe", "CONCLAVE.inbox.host.>", "h"},
 		{"subscribe", "CONCLAVE.inbox.node.>", "n"},
-		{"subscribe", "CONCLAVE.inbox.other.>", ""},
+		{"subscribe", "CONCLAVE.inbox.operator.>", "p"},
+		{"subscribe", "CONCLAVE.inbox.other.>", "o"},
 		{"subscribe", "CONCLAVE.inbox.>", ""},
 		{"subscribe", "CONCLAVE.0.>", ""},
 		{"subscribe", "_INBOX.>", ""},
@@ -60,18 +62,18 @@ func rights() []right {
 		bus.PublishIdentityUpdate, bus.GetIdentityUpdates, bus.GetInboxIds, bus.VerifySignatures,
 		bus.UploadKeyPackage, bus.FetchKeyPackages, bus.PublishCommitLog, bus.QueryCommitLog,
 	} {
-		all = append(all, right{"publish", "CONCLAVE.svc." + service, "han"}, right{"subscribe", "CONCLAVE.svc." + service, "n"})
+		all = append(all, right{"publish", "CONCLAVE.svc." + service, "hon"}, right{"subscribe", "CONCLAVE.svc." + service, "n"})
 	}
 	for call, who := range map[string]string{
 		"INFO": "", "ACCOUNT.PURGE.A": "", "STREAM.NAMES": "", "STREAM.LIST": "",
-		"STREAM.INFO.CONCLAVE_0": "han", "STREAM.MSG.GET.CONCLAVE_0": "han", "DIRECT.GET.CONCLAVE_0": "han",
-		"CONSUMER.CREATE.CONCLAVE_0.c": "han", "CONSUMER.INFO.CONCLAVE_0.c": "han", "CONSUMER.MSG.NEXT.CONCLAVE_0.c": "han", "CONSUMER.DELETE.CONCLAVE_0.c": "han",
+		"STREAM.INFO.CONCLAVE_0": "honp", "STREAM.MSG.GET.CONCLAVE_0": "honp", "DIRECT.GET.CONCLAVE_0": "honp",
+		"CONSUMER.CREATE.CONCLAVE_0.c": "honp", "CONSUMER.INFO.CONCLAVE_0.c": "honp", "CONSUMER.MSG.NEXT.CONCLAVE_0.c": "honp", "CONSUMER.DELETE.CONCLAVE_0.c": "honp",
 		"CONSUMER.CREATE.CONCLAVE_0": "", "CONSUMER.CREATE.CONCLAVE_0.c.f": "", "CONSUMER.DURABLE.CREATE.CONCLAVE_0.c": "",
 		"CONSUMER.NAMES.CONCLAVE_0": "", "CONSUMER.LIST.CONCLAVE_0": "", "CONSUMER.PAUSE.CONCLAVE_0.c": "", "CONSUMER.UNPIN.CONCLAVE_0.c": "",
 		"STREAM.CREATE.CONCLAVE_0": "n", "STREAM.UPDATE.CONCLAVE_0": "n",
-		"STREAM.DELETE.CONCLAVE_0": "", "STREAM.PURGE.CONCLAVE_0": "", "STREAM.MSG.DELETE.CONCLAVE_0": "",
+		"STREAM.DELETE.CONCLAVE_0": "", "STREAM.PURGE.CONCLAVE_0": "p", "STREAM.MSG.DELETE.CONCLAVE_0": "",
 		"STREAM.SNAPSHOT.CONCLAVE_0": "", "STREAM.RESTORE.CONCLAVE_0": "", "STREAM.LEADER.STEPDOWN.CONCLAVE_0": "", "STREAM.PEER.REMOVE.CONCLAVE_0": "",
-		"STREAM.INFO.OTHER_0": "", "STREAM.CREATE.OTHER_0": "", "DIRECT.GET.OTHER_0": "", "CONSUMER.CREATE.OTHER_0.c": "",
+		"STREAM.INFO.OTHER_0": "", "STREAM.CREATE.OTHER_0": "", "STREAM.PURGE.OTHER_0": "", "DIRECT.GET.OTHER_0": "", "CONSUMER.CREATE.OTHER_0.c": "",
 	} {
 		all = append(all, right{"publish", "$JS.API." + call, who})
 	}
@@ -103,24 +105,59 @@ func may(t *testing.T, nc *nats.Conn, r right) bool {
 // Who may do what, tried verb by verb on a server that is embedded and listens:
 // docs/security.md has the table.
 func TestRights(t *testing.T) {
-	at := func(c jetstream.Config) string {
-		c.Dir, c.Listen = t.TempDir(), "127.0.0.1:0"
-		return open(t, c).ClientURL()
+	password := filepath.Join(t.TempDir(), "password")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(password, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	closed := at(jetstream.Config{
+	write("r")
+	b := open(t, jetstream.Config{
+		Dir: t.TempDir(), Listen: "127.0.0.1:0",
 		Credentials: jetstream.Credentials{User: "host", Password: "h"},
+		Hosts:       []jetstream.Credentials{{User: "other", Password: "o"}, {User: "revoked", PasswordFile: password}},
 		Nodes:       jetstream.Credentials{User: "node", Password: "n"},
+		Operators:   jetstream.Credentials{User: "operator", Password: "p"},
 	})
-	onLoopback := at(jetstream.Config{})
+	closed := b.ClientURL()
+	onLoopback := open(t, jetstream.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"}).ClientURL()
+
+	// The revoked host is connected when its password is replaced, which cuts it off,
+	// and nobody else.
+	cut := make(chan error, 1)
+	revoked, err := nats.Connect(closed, nats.UserInfo("revoked", "r"), nats.NoReconnect(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { cut <- err }), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer revoked.Close()
+	stays, err := nats.Connect(closed, nats.UserInfo("host", "h"), nats.NoReconnect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stays.Close()
+	write("another")
+	if err := b.ReadPasswords(); err != nil {
+		t.Fatal(err)
+	}
+	<-cut
+	if err := stays.FlushTimeout(10 * time.Second); err != nil {
+		t.Errorf("a host whose password is what it was: %v", err)
+	}
+
 	columns := []struct {
 		name, key, url string
 		options        []nats.Option
 	}{
 		{"stranger", "-", closed, nil},
 		{"wrong password", "-", closed, []nats.Option{nats.UserInfo("host", "n")}},
+		{"another user of the machine, where no password is set", "-", onLoopback, nil},
+		{"revoked host", "-", closed, []nats.Option{nats.UserInfo("revoked", "r")}},
 		{"host", "h", closed, []nats.Option{nats.UserInfo("host", "h")}},
+		{"other host", "o", closed, []nats.Option{nats.UserInfo("other", "o")}},
 		{"node", "n", closed, []nats.Option{nats.UserInfo("node", "n")}},
-		{"anybody on loopback, where no password is set", "a", onLoopback, nil},
+		{"operator", "p", closed, []nats.Option{nats.UserInfo("operator", "p")}},
 	}
 	table := "| verb | subject |"
 	for _, c := range columns {
@@ -157,11 +194,11 @@ func TestRights(t *testing.T) {
 	}
 
 	document := filepath.Join("..", "..", "docs", "security.md")
-	b, err := os.ReadFile(document)
+	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, _ := strings.Cut(string(b), rightsBegin)
+	before, rest, _ := strings.Cut(string(text), rightsBegin)
 	_, behind, found := strings.Cut(rest, rightsEnd)
 	made := before + rightsBegin + table + rightsEnd + behind
 	switch {
@@ -171,7 +208,7 @@ func TestRights(t *testing.T) {
 		if err := os.WriteFile(document, []byte(made), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	case made != string(b):
+	case made != string(text):
 		t.Errorf("%s has another table: go test ./bus/jetstream -run TestRights -update", document)
 	}
 }

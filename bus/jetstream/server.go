@@ -39,10 +39,12 @@ type embedded struct {
 	lock           *os.File
 	user, password string // for connections from within; empty where nothing listens
 
-	mu   sync.Mutex
-	refs int
-	port int            // where it listens, once it does
-	srv  *server.Server // watch alone replaces it
+	mu     sync.Mutex
+	refs   int
+	port   int            // where it listens, once it does
+	users  []*server.User // of others, see readUsers
+	unshow func()         // takes back where the local password is; nil where that is shown nowhere
+	srv    *server.Server // watch alone replaces it
 
 	failed   atomic.Bool                       // the server met an error of the disk, and has to be started again
 	why      atomic.Pointer[error]             // see ready
@@ -68,11 +70,11 @@ func startServer(ctx context.Context, cfg Config) (*embedded, error) {
 		l.Close()
 	}
 	e := &embedded{cfg: cfg, refs: 1}
-	if cfg.Listen != "" {
-		e.user, e.password = "inside-"+rand.Text(), rand.Text()
-	}
 	if err := e.takeFolder(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, cfg.Dir)
+	}
+	if err := e.chooseUsers(); err != nil {
+		return nil, errors.Join(err, e.lock.Close())
 	}
 	if err := e.inspect(ctx); err != nil {
 		return nil, errors.Join(err, e.lock.Close())
@@ -158,36 +160,69 @@ func (e *embedded) options() *server.Options {
 		opts.TLSConfig = e.cfg.Credentials.TLS
 		opts.TLSTimeout = 5
 	}
-	opts.Users = e.users()
-	if e.cfg.Credentials.User == "" {
-		opts.NoAuthUser = anybody
-	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	opts.Users = append([]*server.User{{Username: e.user, Password: e.password}}, e.users...)
 	return opts
 }
 
-// anybody is the user of those who present nothing, on loopback without a password.
-const anybody = "anybody"
+// chooseUsers makes the password for connections from within, which alone own the
+// log, and reads those of others.
+func (e *embedded) chooseUsers() (err error) {
+	if e.cfg.Listen == "" {
+		return nil
+	}
+	e.user, e.password = "inside-"+rand.Text(), rand.Text()
+	e.users, err = e.readUsers()
+	return err
+}
 
-// users are those of a server that listens. This process alone owns the log.
-func (e *embedded) users() []*server.User {
+// readUsers returns who may come in from outside, with which password and rights.
+func (e *embedded) readUsers() (users []*server.User, err error) {
 	c := e.cfg
-	inside := &server.User{Username: e.user, Password: e.password}
-	host := &server.User{
-		Username: c.Credentials.User, Password: c.Credentials.Password,
-		Permissions: HostRights(c.Deployment, c.Credentials.User, bus.MaxShards).permissions(),
-	}
 	if c.Credentials.User == "" {
-		host.Username, host.Password = anybody, rand.Text()
-		host.Permissions = HostRights(c.Deployment, "host", bus.MaxShards).permissions()
+		c.Credentials.User = localUser
+		if c.Credentials.Password, err = makeLocalSecret(c.Dir); err != nil {
+			return nil, err
+		}
 	}
-	users := []*server.User{inside, host}
-	if c.Nodes.User != "" {
-		users = append(users, &server.User{
-			Username: c.Nodes.User, Password: c.Nodes.Password,
-			Permissions: NodeRights(c.Deployment, c.Nodes.User, bus.MaxShards).permissions(),
-		})
+	add := func(rights func(deployment, user string, shards int) Rights, all ...Credentials) error {
+		for _, u := range all {
+			if u.PasswordFile != "" {
+				if u.Password, err = ReadSecret(u.PasswordFile); err != nil {
+					return fmt.Errorf("jetstream: %w", err)
+				}
+			}
+			if u.User != "" {
+				users = append(users, &server.User{
+					Username: u.User, Password: u.Password,
+					Permissions: rights(c.Deployment, u.User, bus.MaxShards).permissions(),
+				})
+			}
+		}
+		return nil
 	}
-	return users
+	return users, errors.Join(add(HostRights, c.Credentials), add(HostRights, c.Hosts...), add(NodeRights, c.Nodes), add(OperatorRights, c.Operators))
+}
+
+// reloadUsers reads the passwords again. Whose password is another one now is
+// disconnected.
+func (e *embedded) reloadUsers() error {
+	if e.cfg.Listen == "" {
+		return nil
+	}
+	users, err := e.readUsers()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.users = users
+	srv := e.srv
+	e.mu.Unlock()
+	if err := srv.ReloadOptions(e.options()); err != nil {
+		return fmt.Errorf("jetstream: take new passwords: %w", err)
+	}
+	return nil
 }
 
 // launch starts a server on the folder, and calls ended, on failure, when that is
@@ -253,6 +288,12 @@ func (e *embedded) accept() error {
 		return fmt.Errorf("%w: %s is taken: give another port", ErrListen, e.cfg.Listen)
 	}
 	e.port = at.Port
+	if e.cfg.Credentials.User == "" && e.unshow == nil {
+		var err error
+		if e.unshow, err = showLocalSecret(e.cfg.Dir, e.port); err != nil {
+			e.cfg.Logger.Warn("hosts do not find the password by themselves", "user", localUser, "file", filepath.Join(e.cfg.Dir, localSecret), "error", err)
+		}
+	}
 	return nil
 }
 
@@ -284,6 +325,9 @@ func (e *embedded) release() {
 	e.mu.Unlock()
 	if !last {
 		return
+	}
+	if e.unshow != nil {
+		e.unshow()
 	}
 	e.stop()
 	e.watching.Wait()

@@ -204,7 +204,8 @@ func nodeCommand(c *console, o *benchOptions) *cobra.Command {
 				}
 			}
 			f.Serve = func(ctx context.Context, dir string) *exec.Cmd {
-				cmd := exec.CommandContext(ctx, program, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--xmtp=127.0.0.1:0", "--xmtp-web=")
+				cmd := exec.CommandContext(ctx, program, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--xmtp=127.0.0.1:0", "--xmtp-web=",
+					"--caller-bytes", unlimited, "--group-bytes", unlimited)
 				cmd.Stderr = c.err
 				return cmd
 			}

@@ -22,8 +22,8 @@ func TestServeLimits(t *testing.T) {
 	}
 	const day = 24 * time.Hour
 	for line, want := range map[string]node.Config{
-		"": {Limits: node.Limits{Updates: 256}, Retention: node.Retention{Messages: 30 * day, Welcomes: 90 * day}},
-		"--keep-messages 0 --keep-welcomes 48h --identity-updates 300": {
+		"": {Limits: node.Limits{Updates: 256}, Retention: node.Retention{Messages: 30 * day, Welcomes: 90 * day, Unread: 180 * day}},
+		"--keep-messages 0 --keep-welcomes 48h --keep-unread 0 --identity-updates 300": {
 			Limits: node.Limits{Updates: 300}, Retention: node.Retention{Messages: -1, Welcomes: 2 * day},
 		},
 		"--group-messages 60 --group-bytes 1MB:25MiB --caller-messages 600:3000 --caller-bytes 1000": {
@@ -32,7 +32,11 @@ func TestServeLimits(t *testing.T) {
 				GroupMessages: node.Budget{PerMinute: 60}, GroupBytes: node.Budget{PerMinute: 1_000_000, Burst: 25 << 20},
 				CallerMessages: node.Budget{PerMinute: 600, Burst: 3000}, CallerBytes: node.Budget{PerMinute: 1000},
 			},
-			Retention: node.Retention{Messages: 30 * day, Welcomes: 90 * day},
+			Retention: node.Retention{Messages: 30 * day, Welcomes: 90 * day, Unread: 180 * day},
+		},
+		"--group-bytes none --caller-bytes none": {
+			Limits:    node.Limits{Updates: 256, GroupBytes: node.Budget{PerMinute: -1}, CallerBytes: node.Budget{PerMinute: -1}},
+			Retention: node.Retention{Messages: 30 * day, Welcomes: 90 * day, Unread: 180 * day},
 		},
 	} {
 		if got, err := parse(line); err != nil || got.Limits != want.Limits || got.Retention != want.Retention {

@@ -158,8 +158,11 @@ func (c *console) backend(ctx context.Context, o chatOptions, presented jetstrea
 		return xmtp.Open(xmtp.Config{URL: o.xmtp, Logger: c.log})
 	}
 	b, err := jetstream.Open(ctx, jetstream.Config{URL: o.nats, Credentials: presented, Logger: c.log})
-	if errors.Is(err, bus.ErrUnavailable) {
-		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", jetstream.RedactURLs(o.nats), err)
+	switch at := jetstream.RedactURLs(o.nats); {
+	case errors.Is(err, bus.ErrUnavailable):
+		return nil, fmt.Errorf("no backend answers at %s: start one with conclave serve (%w)", at, err)
+	case errors.Is(err, bus.ErrRefused):
+		return nil, fmt.Errorf("the backend at %s does not let you in: give its --user and --password-file, or chat as the user who serves it on this machine (%w)", at, err)
 	}
 	return b, err
 }

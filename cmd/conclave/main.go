@@ -142,7 +142,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(demoCommand(c), serveCommand(c), chatCommand(c), benchCommand(c), logCommand(c))
+	root.AddCommand(demoCommand(c), serveCommand(c), chatCommand(c), benchCommand(c), logCommand(c), purgeCommand(c))
 	root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {

@@ -93,6 +93,12 @@ func TestCommandLine(t *testing.T) {
 		{args: "serve --dir x --user me", want: "--user and --password-file belong together", code: 2},
 		{args: "serve --dir x --user me --password-file " + secret, want: secret + " is to hold one line, with the secret", code: 1},
 		{args: "serve --dir " + dir + " --listen 0.0.0.0:4222", want: "invalid configuration: Listen on 0.0.0.0:4222 is reachable from other machines: set Credentials.User and Password", code: 2},
+		{args: "serve --dir x --operator-user me", want: "--operator-user and --operator-password-file belong together", code: 2},
+		{args: "serve --nats nats://y --operator-user me --operator-password-file z", want: "--operator-user belongs to --dir: servers at --nats know their users by themselves", code: 2},
+		{args: "purge", want: "give --dir, the directory of serve, or --nats, where the log is served", code: 2},
+		{args: "purge --dir x --nats nats://y", want: "give --dir, the directory of serve, or --nats, where the log is served", code: 2},
+		{args: "purge --dir x --user me --password-file y", want: "--user belongs to --nats: who owns --dir is asked for nothing", code: 2},
+		{args: "purge --dir x --yes --dry-run", want: "--dry-run and --yes exclude each other", code: 2},
 		{args: "chat", want: "give --dir, the directory of your wallet and messages", code: 2},
 		{args: "chat --dir x --with 0x1", want: "--with belongs to --new-group: give the group a name", code: 2},
 		{args: "chat --dir x --group *", want: `parse group id: invalid input: "*" is not 32 lower-case hex digits`, code: 2},
@@ -118,7 +124,7 @@ func TestCommandLine(t *testing.T) {
 
 // TestHelp proves that the help of every command shows an example.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "demo", "serve", "chat", "bench", "bench fanout", "bench form", "bench commit", "bench idle", "bench mixed", "log", "log check"} {
+	for _, command := range []string{"", "demo", "serve", "chat", "bench", "bench fanout", "bench form", "bench commit", "bench idle", "bench mixed", "log", "log check", "purge"} {
 		out, _, err := output(t, "", append(strings.Fields(command), "--help")...)
 		if err != nil || !strings.Contains(out, "Examples:\n  conclave "+command) {
 			t.Errorf("%q --help: %v\n%s", command, err, out)

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -22,6 +23,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/conclave-chat/conclave/bus"
+	"github.com/conclave-chat/conclave/bus/jetstream"
 )
 
 // A logged command's lines on standard error.
@@ -144,6 +148,53 @@ func TestServeReadsItsKeysAgain(t *testing.T) {
 	becomes("files not taken, the former ones go on to count", 2, 200, 200)
 	replace(t, key, []byte("no key"))
 	becomes("files not taken, the former ones go on to count", 2, 200, 200)
+	s.ends()
+	log.Close()
+}
+
+// TestPasswordsAreReadAgain proves that a serve that runs takes new passwords of
+// its hosts and of operators, and lets in nobody with a former one; and that a file
+// that cannot be meant changes nothing.
+func TestPasswordsAreReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{}
+	let := func(user, password string) {
+		t.Helper()
+		files[user] = filepath.Join(dir, user)
+		replace(t, files[user], []byte(password))
+	}
+	let("host", "first\n")
+	let("other", "other\n")
+	let("operator", "boss\n")
+	log := newLog()
+	s := beginLogged(t, log, "serve", "--dir", filepath.Join(dir, "log"), "--listen", "127.0.0.1:0",
+		"--user", "host", "--password-file", files["host"], "--user", "other", "--password-file", files["other"],
+		"--operator-user", "operator", "--operator-password-file", files["operator"])
+	url := after(s.sees("serving"), "at ")
+	lets := func(user, password string, want bool) {
+		t.Helper()
+		b, err := jetstream.Open(t.Context(), jetstream.Config{URL: url, Credentials: jetstream.Credentials{User: user, Password: password}})
+		if (err == nil) != want || err != nil && !errors.Is(err, bus.ErrRefused) {
+			t.Errorf("%s with %s: %v", user, password, err)
+		}
+		if err == nil {
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	lets("host", "first", true)
+	lets("other", "other", true)
+	lets("operator", "boss", true)
+	let("host", "second\n")
+	log.sees(t, "files read again")
+	lets("host", "first", false)
+	lets("host", "second", true)
+	lets("other", "other", true)
+	let("operator", "two\nlines\n")
+	log.sees(t, "files not taken, the former ones go on to count")
+	lets("operator", "boss", true)
+	lets("host", "second", true)
 	s.ends()
 	log.Close()
 }

@@ -25,7 +25,8 @@ func TestSecretsAreNotShown(t *testing.T) {
 		}
 		return path
 	}
-	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: filepath.Join(dir, "log"), Listen: "127.0.0.1:0", Nodes: jetstream.Credentials{User: "host", Password: canary}})
+	b, err := jetstream.Open(t.Context(), jetstream.Config{Dir: filepath.Join(dir, "log"), Listen: "127.0.0.1:0",
+		Credentials: jetstream.Credentials{User: "another", Password: "p"}, Nodes: jetstream.Credentials{User: "host", Password: canary}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,17 +21,18 @@ import (
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
-	dir, listen        string
-	nats               string
-	user, passwordFile string
-	nodes              nodeUser
-	replicas, shards   int
-	acceptLoss         bool
-	http               string
-	rpc                []string
-	rpcPrivate         bool
-	node               nodeOptions
-	gateway            gatewayOptions
+	dir, listen      string
+	nats             string
+	hosts            []string // users that --listen asks for, or the one that --nats does
+	passwordFiles    []string // of each
+	nodes, operators otherUser
+	replicas, shards int
+	acceptLoss       bool
+	http             string
+	rpc              []string
+	rpcPrivate       bool
+	node             nodeOptions
+	gateway          gatewayOptions
 }
 
 const defaultListen = "127.0.0.1:4222"
@@ -52,9 +53,10 @@ publish on NATS, is one log.
 
 Beyond the loopback interface a user and a password are required for NATS. They
 are those of hosts, which write messages and ask the node; only --node-user may
-do what this node does, and nobody else owns the log. XMTP's
+do what this node does, and only --operator-user may delete, with conclave purge. XMTP's
 API is open to anybody, as XMTP's own is, but for --tokens-file or --client-ca.
-Certificates and tokens are read again when their files change, and on SIGHUP.
+Certificates, tokens and passwords are read again when their files change, and on
+SIGHUP; who is connected with a former password is cut off.
 On SIGTERM it finishes the requests at work, and stops.`,
 		Example: `  conclave serve --dir /var/lib/conclave
   conclave serve --dir /var/lib/conclave --listen 0.0.0.0:4222 --user host --password-file /etc/conclave/password
@@ -73,10 +75,12 @@ On SIGTERM it finishes the requests at work, and stops.`,
 	f.StringVar(&o.dir, "dir", "", "directory of the log; one process uses it at a time")
 	f.StringVar(&o.listen, "listen", "", "where others reach the NATS server, host:port (default "+defaultListen+")")
 	f.StringVar(&o.nats, "nats", "", "URLs of NATS servers to work on, separated by commas, in place of --dir")
-	f.StringVar(&o.user, "user", "", "user that hosts present, or that --nats asks for")
-	f.StringVar(&o.passwordFile, "password-file", "", "file with the user's password")
+	f.StringArrayVar(&o.hosts, "user", nil, "user that hosts present, again for each that is to be shut out by itself, or that --nats asks for")
+	f.StringArrayVar(&o.passwordFiles, "password-file", nil, "file with the user's password, again for each")
 	f.StringVar(&o.nodes.name, "node-user", "", "user of other nodes that work on this server with --nats (default: none may)")
 	f.StringVar(&o.nodes.passwordFile, "node-password-file", "", "file with that user's password")
+	f.StringVar(&o.operators.name, "operator-user", "", "user of conclave purge on this server (default: nobody deletes while it is served)")
+	f.StringVar(&o.operators.passwordFile, "operator-password-file", "", "file with that user's password")
 	f.IntVar(&o.replicas, "replicas", 0, "copies of the log on a cluster, when it is created (default 1)")
 	f.IntVar(&o.shards, "shards", 0, "shards of the log, when it is created, 1 to 64 (default 1)")
 	f.BoolVar(&o.acceptLoss, "accept-loss", false, "open a damaged log under --dir with what is left of it; every host is told: see conclave log check")
@@ -109,30 +113,70 @@ func (o serveOptions) busConfig(c *console) (jetstream.Config, error) {
 		Logger:     c.log,
 	}
 	var err error
-	if config.Nodes, err = o.nodes.credentials(o.dir != ""); err != nil {
+	if config.Nodes, err = o.nodes.credentials("node", o.dir != ""); err != nil {
 		return config, err
 	}
-	if config.Credentials, err = credentials(o.user, o.passwordFile); err == nil && o.dir != "" && o.user != "" {
-		config.Credentials.PasswordFile = ""
-		config.Credentials.Password, err = jetstream.ReadSecret(o.passwordFile)
+	if config.Operators, err = o.operators.credentials("operator", o.dir != ""); err != nil {
+		return config, err
 	}
-	return config, err
+	hosts, err := o.users()
+	if err != nil || len(hosts) == 0 {
+		return config, err
+	}
+	config.Credentials, config.Hosts = hosts[0], hosts[1:]
+	return config, nil
 }
 
-// A nodeUser is what serve asks of other nodes.
-type nodeUser struct{ name, passwordFile string }
-
-func (n nodeUser) credentials(embedded bool) (jetstream.Credentials, error) {
-	switch {
-	case n == nodeUser{}:
-		return jetstream.Credentials{}, nil
-	case n.name == "" || n.passwordFile == "":
-		return jetstream.Credentials{}, usagef("--node-user and --node-password-file belong together")
-	case !embedded:
-		return jetstream.Credentials{}, usagef("--node-user belongs to --dir: servers at --nats know their users by themselves")
+// users are the hosts that --listen asks for, or what --nats is shown.
+func (o serveOptions) users() (all []jetstream.Credentials, err error) {
+	if len(o.hosts) != len(o.passwordFiles) {
+		return nil, usagef("--user and --password-file belong together")
 	}
-	password, err := jetstream.ReadSecret(n.passwordFile)
-	return jetstream.Credentials{User: n.name, Password: password}, err
+	if o.nats != "" && len(o.hosts) > 1 {
+		return nil, usagef("several --user belong to --dir: servers at --nats are shown one")
+	}
+	for i, user := range o.hosts {
+		c, err := credentials(user, o.passwordFiles[i])
+		if err == nil {
+			_, err = jetstream.ReadSecret(c.PasswordFile) // said before anything is opened
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// passwords are the files of those whom the embedded server lets in, which are read
+// again while it runs.
+func (o serveOptions) passwords(b *jetstream.Bus) reload {
+	r := reload{what: "NATS users", load: b.ReadPasswords}
+	if o.dir == "" {
+		return r // the client reads them for each connection
+	}
+	for _, name := range append([]string{o.nodes.passwordFile, o.operators.passwordFile}, o.passwordFiles...) {
+		if name != "" {
+			r.files = append(r.files, name)
+		}
+	}
+	return r
+}
+
+// An otherUser is what serve asks of other nodes, and of operators.
+type otherUser struct{ name, passwordFile string }
+
+func (u otherUser) credentials(whose string, embedded bool) (jetstream.Credentials, error) {
+	switch {
+	case u == otherUser{}:
+		return jetstream.Credentials{}, nil
+	case u.name == "" || u.passwordFile == "":
+		return jetstream.Credentials{}, usagef("--%s-user and --%[1]s-password-file belong together", whose)
+	case !embedded:
+		return jetstream.Credentials{}, usagef("--%s-user belongs to --dir: servers at --nats know their users by themselves", whose)
+	}
+	_, err := jetstream.ReadSecret(u.passwordFile)
+	return jetstream.Credentials{User: u.name, PasswordFile: u.passwordFile}, err
 }
 
 func busDir(dir string) string {
@@ -203,6 +247,7 @@ func (c *console) serve(ctx context.Context, o serveOptions) (err error) {
 		return explainBus(ctx, o, err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	defer c.watch(o.passwords(b))()
 	// Requests at work are finished on SIGTERM: the node outlives ctx.
 	serving.Verifier, serving.Logger, serving.Telemetry = ethereum.Verifier{Chain: wallets}, c.log, counted
 	n, err := node.Serve(context.WithoutCancel(ctx), b, serving)

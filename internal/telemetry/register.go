@@ -30,6 +30,7 @@ func (t *Telemetry) register(m metric.Meter) error {
 	level(r, "conclave.queue.depth", "Messages in all mailboxes.", &t.Queued)
 	counter(r, "conclave.node.requests", "Requests that the node answered.", &t.Requests)
 	counter(r, "conclave.node.requests.failed", "Requests that the node answered with an error.", &t.RequestsFailed)
+	counter(r, "conclave.node.requests.over_budget", "Requests that were over their caller's or their group's budget.", &t.OverBudget)
 	level(r, "conclave.node.streams", "Subscriptions that are open at the node.", &t.Streams)
 	level(r, "conclave.node.ready", "1 where the node takes requests.", &t.Ready)
 	histogram(r, "conclave.node.request.duration", "From a request to its answer.", &t.RequestLatency)

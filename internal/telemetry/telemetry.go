@@ -72,6 +72,7 @@ type Telemetry struct {
 	// The node's services.
 	Requests       Counter // answered, errors included
 	RequestsFailed Counter // answered with an error
+	OverBudget     Counter // of those, for want of a caller's or a group's budget
 	Streams        Level   // subscriptions open
 	Ready          Level   // 1 where it takes requests, by /readyz
 	RequestLatency Histogram
