@@ -1,8 +1,11 @@
 package mls
 
 import (
+	"errors"
 	"fmt"
 	"io"
+
+	"github.com/conclave-chat/conclave/mls/hpke"
 )
 
 // The key schedule. See RFC 9420, Section 8.
@@ -111,6 +114,9 @@ const labelExternalInit = "MLS 1.0 external init secret"
 // output that carries it to the group.
 func (s CipherSuite) encapsulateInit(rand io.Reader, externalPublic []byte) (kemOutput []byte, initSecret secret, err error) {
 	kemOutput, c, err := s.hpke().SetupSender(rand, externalPublic, nil)
+	if errors.Is(err, hpke.ErrKey) {
+		return nil, nil, errEncryptionKey
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("mls: encapsulate init secret: %w", err)
 	}

@@ -249,6 +249,12 @@ func TestExternalJoinersNeedTheKeyAndTheMoment(t *testing.T) {
 	if _, err := join(must(c.realm.Parse(keyless.append(appendMessageHeader(nil, WireGroupInfo))))(t)); !errors.Is(err, errNoExternalPub) {
 		t.Error("without the external key:", err)
 	}
+	for _, external := range [][]byte{{}, {1}, make([]byte, 32)} { // the last is of low order
+		info := must(c.g(0).groupInfo(0, c.members[0].signer, Extensions{{ExtensionExternalPub, appendVector(nil, external)}}))(t)
+		if _, err := join(must(c.realm.Parse(info.append(appendMessageHeader(nil, WireGroupInfo))))(t)); !errors.Is(err, errEncryptionKey) {
+			t.Errorf("with the external key %x: %v", external, err)
+		}
+	}
 	_, theirs, err := c.g(1).Open(must(c.realm.Parse(must(c.g(0).Commit(CommitConfig{Rand: c.bytes}))(t).Message()))(t))
 	if err != nil {
 		t.Fatal(err)
