@@ -4,6 +4,8 @@ TOOL := go tool -modfile=tools/go.mod
 MEMBERS ?= 400
 SEEDS ?= 300
 FUZZTIME ?= 3s
+# Where cargo builds what plays OpenMLS and mls-rs.
+PEERS_TARGET ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/mls/peers/rust/target)
 ROUNDS ?= 1
 # The newest published SDK; its streams are bidirectional where they are asked to be.
 NIGHTLY ?= 6.1.0-nightly.20260726.b649d1a
@@ -23,6 +25,7 @@ vet: ## go vet, gofmt and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { gofmt -l .; exit 1; }
 	go vet ./...
 	go vet -tags interop ./interop
+	go vet -tags forge ./mls
 	$(TOOL) staticcheck ./...
 
 arch: ## the house's floors, doors and pure rooms
@@ -57,6 +60,10 @@ interop-bench: ## createGroup of 250, send, sync of 200 and fan-out to 100 with 
 	@./interop/setup.sh
 	@go test -tags interop -c -o interop/.sdk/interop.test ./interop && cd interop && .sdk/interop.test -figures
 
+peers: ## random groups of Conclave, OpenMLS and mls-rs, and forged messages judged by all three (needs cargo; STEPS=, SEED=, VERDICTS=-write)
+	cargo build --locked --manifest-path mls/peers/rust/Cargo.toml --target-dir $(PEERS_TARGET)
+	cd mls/peers && go vet -tags forge . && go run -tags forge . -engines $(PEERS_TARGET)/debug/peers -steps $(or $(STEPS),1000) -seed $(or $(SEED),1) $(VERDICTS)
+
 bench: ## the benchmarks, as JSON
 	@./scripts/bench.sh
 
@@ -69,4 +76,4 @@ proto: ## regenerate proto/*/*.pb.go (needs protoc)
 vuln: ## known vulnerabilities in what we link
 	$(TOOL) govulncheck ./...
 
-.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench bench chaos proto vuln
+.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench peers bench chaos proto vuln

@@ -31,7 +31,7 @@ var floors = map[string]int{
 	"actors/engine":     4,
 	"actors":            5, "node": 5, "internal/sim": 5,
 	"": 6, "gateway": 6,
-	"cmd": 8, "deploy": 8, "docs": 8, "features": 8, "interop": 8, "benchmarks": 7, "chaos": 7, "conclavetest": 7, "bot": 7, "examples": 7,
+	"cmd": 8, "deploy": 8, "docs": 8, "features": 8, "interop": 8, "benchmarks": 7, "chaos": 7, "mls/peers": 8, "conclavetest": 7, "bot": 7, "examples": 7,
 }
 
 // pure packages take time and randomness as values and touch nothing else.
