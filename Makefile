@@ -44,6 +44,9 @@ vectors: ## official and captured test vectors, with a count per file
 sim: ## seeded simulation (SEEDS=n, FIRST=n)
 	go test -v -count=1 ./internal/sim -run TestSeeds -seeds $(SEEDS) $(if $(FIRST),-first $(FIRST)) -timeout 0
 
+attack: ## attackers in four places, and random ones, with the verdict on each (SEEDS=n, FIRST=n, V=1)
+	@go run ./internal/attack/list $(if $(filter command environment,$(firstword $(origin SEEDS))),-seeds $(SEEDS)) $(if $(FIRST),-first $(FIRST)) $(if $(V),-v)
+
 fuzz: ## every fuzz target for a few seconds (FUZZTIME=)
 	@FUZZTIME=$(FUZZTIME) ./scripts/fuzz.sh
 
@@ -76,4 +79,4 @@ proto: ## regenerate proto/*/*.pb.go (needs protoc)
 vuln: ## known vulnerabilities in what we link
 	$(TOOL) govulncheck ./...
 
-.PHONY: help demo test check vet arch race chain vectors sim fuzz interop interop-matrix interop-bench peers bench chaos proto vuln
+.PHONY: help demo test check vet arch race chain vectors sim attack fuzz interop interop-matrix interop-bench peers bench chaos proto vuln

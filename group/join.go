@@ -323,6 +323,9 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 	var need []IdentityAt
 	for _, inbox := range slices.Sorted(maps.Keys(meta.Members)) {
 		seq := meta.Members[inbox]
+		if seq == 0 {
+			continue // nobody: some client wrote it down, and no installation is its
+		}
 		state, exact := s.env.Identity(inbox, seq, time.Time{}) // when it was cited is not known here
 		if !exact {
 			need = append(need, IdentityAt{Inbox: inbox, Sequence: seq})

@@ -438,6 +438,16 @@ func TestWelcomesThatAreRefused(t *testing.T) {
 		{"member whose installation failed", false, "alice", func(w *world, exts mls.Extensions) (mls.Extensions, []*mls.KeyPackage) {
 			return group.ReplaceMembers(exts, w.cited("alice", "bob", "carol"), w.homes["carol"].signer.Public()), nil
 		}, nil},
+		{"phantom, whom nobody looks up", false, "alice", with(func(w *world, exts mls.Extensions) mls.Extensions {
+			m := w.cited("alice", "bob")
+			m["nobody"] = 0
+			return group.ReplaceMembers(exts, m)
+		}), nil},
+		{"leaf of an inbox at no update", false, "alice", with(func(w *world, exts mls.Extensions) mls.Extensions {
+			m := w.cited("alice", "bob")
+			m[w.inboxes["alice"].id] = 0
+			return group.ReplaceMembers(exts, m)
+		}), group.RuleUnknownLeaf},
 		{"identity that nobody published", false, "alice", with(func(w *world, exts mls.Extensions) mls.Extensions {
 			m := w.cited("alice", "bob")
 			m[w.inboxes["bob"].id] = 1 << 40

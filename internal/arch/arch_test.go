@@ -24,14 +24,14 @@ var floors = map[string]int{
 	"bus": 0, "proto": 0, "internal/telemetry": 0, "internal/listen": 0,
 	"mls": 1, "identity": 1, "content": 1,
 	"group":       2,
-	"persistence": 3,
+	"persistence": 3, "internal/forge": 3,
 	"bus/bustest": 4, "bus/memory": 4, "bus/jetstream": 4, "bus/xmtp": 4,
 	"persistence/persistencetest": 4, "persistence/memory": 4, "persistence/badger": 4,
 	"identity/ethereum": 4,
 	"actors/engine":     4,
 	"actors":            5, "node": 5, "internal/sim": 5,
 	"": 6, "gateway": 6,
-	"cmd": 8, "deploy": 8, "docs": 8, "features": 8, "interop": 8, "benchmarks": 7, "chaos": 7, "mls/peers": 8, "conclavetest": 7, "bot": 7, "examples": 7,
+	"cmd": 8, "deploy": 8, "docs": 8, "features": 8, "interop": 8, "benchmarks": 7, "chaos": 7, "internal/attack": 7, "mls/peers": 8, "conclavetest": 7, "bot": 7, "examples": 7,
 }
 
 // pure packages take time and randomness as values and touch nothing else.

@@ -55,6 +55,7 @@ var acts = []act{
 	{"storm", 3, faultStorm, (*seat).storm},
 	{"flood", 2, faultFlood, running((*seat).flood)},
 	{"impossible command", 3, faultBadCommand, (*seat).badCommand},
+	{"attack", 40, faultInsider, (*seat).attacked},
 }
 
 // act lets one thing happen.
@@ -171,6 +172,9 @@ func (h *home) rewoundTo(end uint64) {
 
 // welcome reads the installation's next welcome, whichever group it is to.
 func (s *seat) welcome() bool {
+	if s.taken {
+		return false
+	}
 	topic, err := bus.WelcomesFor(s.signer.Public())
 	s.must(err)
 	envelopes, err := s.bus.Read(ctx, bus.ID(s.welcomesRead()), 1, topic)
@@ -183,7 +187,13 @@ func (s *seat) welcome() bool {
 		return false
 	}
 	e := envelopes[0]
-	err = s.home.join(e)
+	err = s.home.join(e, false)
+	if errors.Is(err, group.ErrBehind) && s.calm {
+		for _, t := range s.seats {
+			t.rest()
+		}
+		err = s.home.join(e, true)
+	}
 	if errors.Is(err, group.ErrBehind) {
 		for _, t := range s.seats {
 			t.again = true
@@ -200,13 +210,14 @@ func (s *seat) welcome() bool {
 	return true
 }
 
-// join takes a welcome.
-func (h *home) join(e bus.Envelope) error {
+// join takes a welcome. It is complete where the log was read to its end since the
+// welcome came.
+func (h *home) join(e bus.Envelope, complete bool) error {
 	welcome, secrets, err := h.unwrap(e.Payload)
 	if err != nil {
 		return err
 	}
-	c := group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time, InOrder: true}
+	c := group.JoinConfig{Welcome: welcome, Secrets: secrets, WelcomeID: uint64(e.ID), Created: e.Time, InOrder: true, Complete: complete}
 	_, _, err = group.Join(h.env(), c)
 	if need := new(group.UnresolvedError); errors.As(err, &need) {
 		for _, n := range need.Need {
@@ -354,7 +365,7 @@ func (w *world) settle() {
 // rest lets a seat do all that it has to do now. It reports whether anything is
 // different from before.
 func (s *seat) rest() bool {
-	if !s.ready() {
+	if s.asleep || !s.ready() {
 		return false
 	}
 	before := [3]uint64{s.end(), s.replica.Cursor(), uint64(len(s.replica.Outstanding()))}

@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/conclave-chat/conclave/group"
+	"github.com/conclave-chat/conclave/internal/forge"
 	"github.com/conclave-chat/conclave/mls"
 	"github.com/conclave-chat/conclave/proto/contents"
 )
-
-// mutableMetadata is XMTP's extension with the name and the admin lists.
-const mutableMetadata mls.ExtensionType = 0xff00
 
 // forge lets a member publish a commit that is good MLS and against the rules.
 // From then on nothing is promised to it.
@@ -26,7 +22,7 @@ func (s *seat) forge() bool {
 	var proposals []mls.Proposal
 	switch s.rand.IntN(4) {
 	case 0: // it makes itself a super admin
-		exts, err := s.editMetadata(g.Extensions(), func(m *contents.GroupMutableMetadataV1) {
+		exts, err := forge.Metadata(g.Extensions(), func(m *contents.GroupMutableMetadataV1) {
 			m.SuperAdminList.InboxIds = append(m.SuperAdminList.InboxIds, s.person.inbox)
 		})
 		s.must(err)
@@ -49,7 +45,7 @@ func (s *seat) forge() bool {
 		}
 		proposals = []mls.Proposal{mls.Add{KeyPackage: h.secrets[len(h.secrets)-1].KeyPackage.MLS}}
 	default: // it changes what only super admins change
-		exts, err := s.editMetadata(g.Extensions(), func(m *contents.GroupMutableMetadataV1) {
+		exts, err := forge.Metadata(g.Extensions(), func(m *contents.GroupMutableMetadataV1) {
 			m.Attributes["_super"] = "forged"
 		})
 		s.must(err)
@@ -63,26 +59,8 @@ func (s *seat) forge() bool {
 	s.evil = true
 	data := staged.Message()
 	s.truth.sent[sha256.Sum256(data)] = &envelope{from: s, epoch: g.Epoch(), within: string(g.EpochAuthenticator()), commit: true, forged: true}
-	s.mustPublish(group.TopicCommits, group.EncodeGroupMessage(data, make([]byte, 32), false))
+	s.mustPublish(group.TopicCommits, forge.Envelope(data))
 	return true
-}
-
-func (s *seat) editMetadata(exts mls.Extensions, edit func(*contents.GroupMutableMetadataV1)) (mls.Extensions, error) {
-	m := new(contents.GroupMutableMetadataV1)
-	data, _ := exts.Get(mutableMetadata)
-	if err := proto.Unmarshal(data, m); err != nil {
-		return nil, err
-	}
-	if m.SuperAdminList == nil {
-		m.SuperAdminList = new(contents.Inboxes)
-	}
-	if m.Attributes == nil {
-		m.Attributes = map[string]string{}
-	}
-	edit(m)
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	rest := slices.DeleteFunc(slices.Clone(exts), func(e mls.Extension) bool { return e.Type == mutableMetadata })
-	return append(rest, mls.Extension{Type: mutableMetadata, Data: data}), err
 }
 
 // sendThoughRemoved lets somebody who was removed use the keys that it kept.
@@ -96,24 +74,14 @@ func (s *seat) sendThoughRemoved() bool {
 		}
 		s.sends++
 		key, content := fmt.Sprint(s.sends), fmt.Appendf(nil, "message %d of %s, who was removed", s.sends, s.name)
-		_, data, err := r.before.Seal(s.keys, nil, plaintext(key, content))
+		_, data, err := r.before.Seal(s.keys, nil, forge.Plaintext(key, content))
 		s.must(err)
 		s.truth.sent[sha256.Sum256(data)] = &envelope{
 			from: s, epoch: r.before.Epoch(), within: string(r.before.EpochAuthenticator()),
 			message: group.NewMessageID(s.truth.id, key, content), rogue: true,
 		}
-		s.mustPublish(group.TopicMessages, group.EncodeGroupMessage(data, make([]byte, 32), false))
+		s.mustPublish(group.TopicMessages, forge.Envelope(data))
 		return true
 	}
 	return false
-}
-
-// plaintext is XMTP's PlaintextEnvelope around a content.
-func plaintext(key string, content []byte) []byte {
-	b, err := proto.Marshal(&contents.PlaintextEnvelope{Content: &contents.PlaintextEnvelope_V1_{
-		V1: &contents.PlaintextEnvelope_V1{Content: content, IdempotencyKey: key}}})
-	if err != nil {
-		panic(err) // it is two fields
-	}
-	return b
 }

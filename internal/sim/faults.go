@@ -49,6 +49,7 @@ const (
 	faultStorm           fault = "commit storms"                        // everybody commits in one epoch
 	faultFlood           fault = "floods"                               // hundreds of messages between one thing and the next
 	faultBadCommand      fault = "impossible commands"
+	faultInsider         fault = "an insider" // Options.Attack; no seed has it by itself
 )
 
 var allFaults = []fault{
@@ -174,13 +175,16 @@ func (s *seat) junk() bool {
 	return true
 }
 
+// beyondWindow is a time after which the bus takes the same bytes once more.
+const beyondWindow = 2 * time.Minute
+
 // replay writes an old envelope again, on either topic.
 func (s *seat) replay() bool {
 	old := s.anyEnvelope()
 	if old == nil {
 		return false
 	}
-	s.wait(2 * time.Minute) // beyond the bus's window
+	s.wait(beyondWindow)
 	s.mustPublish(s.anyTopic(), old)
 	return true
 }
@@ -211,7 +215,7 @@ func (s *seat) replayWelcome() bool {
 	if len(envelopes) == 0 {
 		return false
 	}
-	s.wait(2 * time.Minute)
+	s.wait(beyondWindow)
 	_, err = s.bus.Publish(ctx, topic, envelopes[s.rand.IntN(len(envelopes))].Payload)
 	s.must(err)
 	return true

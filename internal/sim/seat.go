@@ -21,6 +21,7 @@ type seat struct {
 	rows    bool           // the store has a replica
 	live    bool           // follows the log, rather than reading it when asked
 	fed     uint64         // live: the last envelope that the feed gave
+	view    View           // what the log shows it; nil: everything
 
 	outbox  []group.Outbound
 	answers []group.Input // of the bus, on their way
@@ -31,6 +32,7 @@ type seat struct {
 	mark    uint64                   // the newest read asked for
 	reading *reading
 	again   bool    // another read is wanted
+	asleep  bool    // a stage lets it do nothing
 	cut     bool    // its host was away: the feed is to be taken up again
 	mended  bool    // it fell behind and said so, and was added again where somebody could
 	rewound *uint64 // the log went back to here, and the replica has not been told
@@ -89,7 +91,10 @@ func (s *seat) input(in group.Input) {
 
 // submit asks the replica for something, which it may decline. A declined command
 // leaves everything as it was: I10.
-func (s *seat) submit(in group.Input) bool {
+func (s *seat) submit(in group.Input) bool { return s.ask(in) == nil }
+
+// ask is submit, and says why it is declined.
+func (s *seat) ask(in group.Input) error {
 	before := s.fingerprint()
 	fx, err := s.step(in)
 	if err != nil {
@@ -103,10 +108,10 @@ func (s *seat) submit(in group.Input) bool {
 		if len(fx.Save)+len(fx.Send)+len(fx.Emit)+len(fx.Fetch) > 0 || fx.Read != 0 {
 			s.fail("I10", "%s: %T was declined (%v) and has effects", s.name, in, err)
 		}
-		return false
+		return err
 	}
 	s.carry(fx)
-	return true
+	return nil
 }
 
 // carry does what a step asked for.
@@ -493,6 +498,10 @@ func (s *seat) send() bool {
 	var opts []bus.PublishOption
 	if o.ExpectLast {
 		opts = append(opts, bus.ExpectLast(bus.ID(o.Last)))
+	}
+	if s.squat > 0 && o.ExpectLast {
+		s.world.squat--
+		s.mustPublish(o.Topic, fmt.Appendf(nil, "in the way %d", s.squat))
 	}
 	ack, err := s.publish(o.Topic, o.ID, o.Payload, opts...)
 	if errors.Is(err, bus.ErrConflict) {

@@ -21,6 +21,11 @@ type Options struct {
 	Log   io.Writer // gets a line for whatever happens; nil: nobody
 	With  []string  // faults that every seed has
 
+	// Attack, where it is not nil, happens now and then: somebody in the world breaks
+	// every rule. The faults are those of the network and of hosts then, which excuse
+	// nothing.
+	Attack func(*Stage)
+
 	plant plant // a bug to find; tests only
 }
 
@@ -46,23 +51,31 @@ func (f *Failure) Error() string {
 // Run simulates one seed. Its error is a *Failure.
 func Run(seed uint64, o Options) (r Result, err error) {
 	w := newWorld(seed, o)
+	err = w.guarded(func() {
+		w.begin()
+		for w.steps < w.planned {
+			w.steps++
+			w.act()
+		}
+		w.tail()
+		w.verdict()
+	})
+	return w.result(), err
+}
+
+// guarded makes an error of what ends a run.
+func (w *world) guarded(run func()) (err error) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
 		case *Failure:
 			err = p
 		default:
-			err = &Failure{seed, w.steps, "no panic", fmt.Sprintf("%v\n%s", p, debug.Stack())}
+			err = &Failure{w.seed, w.steps, "no panic", fmt.Sprintf("%v\n%s", p, debug.Stack())}
 		}
 	}()
-	w.begin()
-	for w.steps < w.planned {
-		w.steps++
-		w.act()
-	}
-	w.tail()
-	w.verdict()
-	return w.result(), nil
+	run()
+	return nil
 }
 
 func (w *world) result() Result {

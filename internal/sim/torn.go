@@ -16,6 +16,9 @@ func (s *seat) readLog(after uint64, limit int) ([]bus.Envelope, error) {
 	if s.plant == plantTorn {
 		return s.readTorn(bus.ID(after), limit)
 	}
+	if s.view != nil {
+		return s.readView(bus.ID(after), limit)
+	}
 	s.world.reader = s
 	defer func() { s.world.reader = nil }()
 	return s.bus.Read(ctx, bus.ID(after), limit, s.truth.commits, s.truth.messages)

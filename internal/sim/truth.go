@@ -45,7 +45,9 @@ type truth struct {
 	strays      map[group.MessageID]bool // a late copy of it has landed
 	uncertain   map[group.MessageID]bool // stands in the log where some may have erased its key
 	joins       map[join]bool
-	owed        []debt // see newcomers
+	owed        []debt          // see newcomers
+	impostors   map[string]bool // leaves of keys that somebody claims for another's inbox
+	attacked    bool            // somebody keeps no rule
 }
 
 // An epoch is what its members agree on.
@@ -57,6 +59,7 @@ type epoch struct {
 	tree          string
 	members       map[string]string // installation to inbox
 	sealed        *envelope         // its commit; nil: the founder made the epoch
+	metadata      *group.Metadata
 }
 
 // An envelope is something that a seat has sealed.
@@ -108,6 +111,7 @@ func newTruth(w *world, n int) *truth {
 		joins:       map[join]bool{},
 		strays:      map[group.MessageID]bool{},
 		uncertain:   map[group.MessageID]bool{},
+		impostors:   map[string]bool{},
 	}
 	var err error
 	g.commits, err = bus.CommitsOf(g.id)
@@ -181,7 +185,7 @@ func (g *truth) newEpoch(s *seat, at uint64) *epoch {
 	now := s.replica.Group()
 	e := &epoch{
 		number: now.Epoch(), at: at, authenticator: string(now.EpochAuthenticator()),
-		tree: string(now.Context().TreeHash), members: map[string]string{},
+		tree: string(now.Context().TreeHash), members: map[string]string{}, metadata: s.replica.Metadata(),
 	}
 	for installation, inbox := range s.replica.Installations {
 		e.members[string(installation)] = inbox
@@ -189,7 +193,7 @@ func (g *truth) newEpoch(s *seat, at uint64) *epoch {
 			g.fail("I11", "epoch %d: %x is in the tree for inbox %s", e.number, installation, inbox)
 		}
 	}
-	if len(e.members) != now.Size() {
+	if len(e.members)+g.impostorsIn(now) != now.Size() {
 		g.fail("I11", "epoch %d has %d leaves for %d installations", e.number, now.Size(), len(e.members))
 	}
 	if at == 0 {

@@ -17,12 +17,14 @@ import (
 //	I6   who was removed opens nothing that came after
 //	I12  a newcomer has what stands behind its addition
 //	I13  whoever is not where the others are says so, and an addition mends it
+//	policy  no commit does what its committer may not (rights.go)
 func (w *world) verdict() {
 	for _, g := range w.groups {
 		g.together()
 		g.mend()
 		g.settled()
 		g.agreed()
+		g.rights()
 		g.histories()
 		g.closed()
 	}
@@ -88,7 +90,7 @@ func (g *truth) mend() {
 			mender = s
 		}
 		if why := g.behind(s); why != "" {
-			if !s.restored && !g.hadRewind() && !g.orphaned(s) {
+			if !s.restored && !g.hadRewind() && !g.orphaned(s) && !g.isolated(s) {
 				g.fail("I13", "%s %s", s.name, why)
 			}
 			behind[s.person.inbox], s.mended = true, true
@@ -130,6 +132,8 @@ func (g *truth) behind(s *seat) string {
 		return ""
 	case s.replica == nil || !s.replica.Active():
 		return fmt.Sprintf("is in the tree of epoch %d and not active", last.number)
+	case g.attacked && s.apart() && string(s.replica.EpochAuthenticator()) == last.authenticator:
+		return "" // somebody claims epochs elsewhere: it is with the others, and says that it may not be
 	case s.replica.Stalled() != "":
 		return "is stalled: " + s.replica.Stalled()
 	}
@@ -359,9 +363,11 @@ func (g *truth) histories() {
 			g.fail("I3", "%s: %v", s.name, err)
 		}
 		for _, m := range history {
-			if m.Kind == group.ApplicationMessage {
+			switch {
+			case g.attacked && g.ofEvil(m.Installation): // nothing is promised of what it sends
+			case m.Kind == group.ApplicationMessage:
 				lists[s] = append(lists[s], entry{m.Position.ID, m.ID})
-			} else if !g.hadRewind() {
+			case !g.hadRewind():
 				g.transcript(s, changes, m)
 			}
 		}

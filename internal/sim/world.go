@@ -35,6 +35,7 @@ type world struct {
 	trace   hash.Hash
 	log     io.Writer
 	plant   plant
+	attack  func(*Stage) // may be nil
 
 	faults   map[fault]bool // those that this seed has
 	calm     bool           // the tail: no faults any more
@@ -48,6 +49,7 @@ type world struct {
 	homes  []*home
 	groups []*truth
 	sends  int // numbers messages
+	squat  int // so many commits find junk in their place
 	strays []stray
 	reader *seat    // whose read of the log is under way
 	ends   []uint64 // of plantTorn: where the log ended at each read
@@ -82,6 +84,7 @@ type home struct {
 	known    map[string]uint64 // by inbox: how far the identity log was verified here
 	seats    []*seat
 	evil     bool // has broken the rules on purpose: nothing is promised to it
+	taken    bool // and runs a client of its own
 	restored bool // its store was once put back to an older state
 }
 
@@ -94,6 +97,7 @@ func newWorld(seed uint64, o Options) *world {
 		trace:    sha256.New(),
 		log:      o.Log,
 		plant:    o.plant,
+		attack:   o.Attack,
 		planned:  o.Steps,
 		faults:   map[fault]bool{},
 		counters: map[string]int{},
@@ -113,6 +117,9 @@ func newWorld(seed uint64, o Options) *world {
 	for _, f := range pending {
 		w.faults[f] = false
 	}
+	if w.attack != nil {
+		w.underAttack()
+	}
 	for _, f := range o.With {
 		w.faults[fault(f)] = true
 	}
@@ -129,12 +136,7 @@ func newWorld(seed uint64, o Options) *world {
 func (w *world) begin() {
 	all, err := scripts()
 	w.must(err)
-	w.bus = memory.New(memory.Config{
-		Incarnation:     "sim",
-		NoCompareAndSet: w.has(faultNoCompareAndSet),
-		Now:             func() time.Time { return w.now },
-		Faults:          w.torn(),
-	})
+	w.openLog()
 	people := 2 + w.rand.IntN(3)
 	if w.chance(1, 8) {
 		people = 5 + w.rand.IntN(mostPeople-4)
@@ -162,6 +164,15 @@ func (w *world) begin() {
 	for i := range 1 + w.rand.IntN(6)/5 {
 		w.createGroup(i)
 	}
+}
+
+func (w *world) openLog() {
+	w.bus = memory.New(memory.Config{
+		Incarnation:     "sim",
+		NoCompareAndSet: w.has(faultNoCompareAndSet),
+		Now:             func() time.Time { return w.now },
+		Faults:          w.torn(),
+	})
 }
 
 // updateIdentity brings a person's next update into the identity log.
@@ -206,18 +217,27 @@ func (h *home) renewKeyPackage() {
 
 // createGroup lets somebody make a group and ask for some members.
 func (w *world) createGroup(n int) {
+	founder, preset := w.homes[w.rand.IntN(len(w.homes))], group.Preset(w.rand.IntN(3))
+	var inboxes []string
+	for _, p := range w.people {
+		if p.inbox != founder.person.inbox && w.chance(3, 4) {
+			inboxes = append(inboxes, p.inbox)
+		}
+	}
+	w.found(n, founder, preset, inboxes)
+}
+
+// found makes a group and asks for its members.
+func (w *world) found(n int, founder *home, preset group.Preset, inboxes []string) {
 	g := newTruth(w, n)
 	w.groups = append(w.groups, g)
 	for _, h := range w.homes {
 		h.seats = append(h.seats, &seat{home: h, truth: g, pending: map[group.MessageID]bool{}})
 	}
-	s := w.homes[w.rand.IntN(len(w.homes))].seats[n]
+	s := founder.seats[n]
 	s.home.evil = false
 	g.founder = s.home
-	r, fx, err := group.Create(s.env(), group.CreateConfig{
-		ID: g.id, Name: "a group", Now: w.now,
-		Permissions: group.Preset(w.rand.IntN(3)),
-	})
+	r, fx, err := group.Create(s.env(), group.CreateConfig{ID: g.id, Name: "a group", Now: w.now, Permissions: preset})
 	w.must(err)
 	s.replica, s.rows, s.live = r, true, true
 	g.found(s)
@@ -225,12 +245,6 @@ func (w *world) createGroup(n int) {
 	s.addRows(&b, fx.Save)
 	w.must(s.vault.Apply(ctx, &b, persistence.Durable))
 	s.carryRest(fx)
-	var inboxes []string
-	for _, p := range w.people {
-		if p.inbox != s.person.inbox && w.chance(3, 4) {
-			inboxes = append(inboxes, p.inbox)
-		}
-	}
 	if len(inboxes) > 0 {
 		s.submit(group.AddMembers{Inboxes: inboxes})
 	}
