@@ -32,7 +32,7 @@ var (
 // subject, its headers and its record.
 const entryOverhead = 256
 
-// errOverBudget: whoever asks may ask again later; nothing was stored.
+// errOverBudget: nothing was stored, and the same request may succeed later.
 var errOverBudget = errors.New("over budget")
 
 // callerKey is the context key of a caller's name.

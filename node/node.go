@@ -24,10 +24,10 @@
 // # Messages
 //
 // Hosts publish group messages and welcomes to the bus themselves; for those who
-// have no bus the node does it. It cannot open what it appends: it judges the
-// framing, the size and the budgets, and the members judge all else. What it
-// serves is what it would have accepted, whoever appended it, so junk in a topic
-// is in nobody's way.
+// have no bus the node does it. It cannot decrypt what it appends: it checks the
+// framing, the size and the budgets, and the members check everything else. It serves
+// only envelopes that it would have accepted itself, whoever appended them, so junk in
+// a topic reaches no client.
 package node
 
 import (

@@ -11,13 +11,12 @@
 //     crash the store holds a prefix of them, which contains every batch whose
 //     Apply returned with Durable set.
 //  3. Isolation. View sees one snapshot.
-//  4. An error of Apply means that nothing of the batch is there, unless it is
-//     ErrBroken: then the store is closed for writing and the outcome is
-//     learnt by opening it again. So a context that ends before the batch is
-//     taken up fails it; from then on Apply waits for the outcome.
-//  5. Damage is seen: a store that lost or changed a row behind the mark says
-//     ErrDamaged or ErrRolledBack when it is opened, and its files stay as
-//     they were.
+//  4. Errors. After an error of Apply nothing of the batch is stored. The exception
+//     is ErrBroken: the store takes no more writes, and whether the batch is stored
+//     is known when it was opened again. A context that ends before the batch is
+//     taken up fails Apply; after that Apply waits for the outcome.
+//  5. Damage is seen. A store that lost or changed a row that was durable fails to
+//     open with ErrDamaged or ErrRolledBack, and its files stay as they were.
 //
 // Keys are 1 to 512 bytes, values at most 8 MiB, a batch at most 32 MiB.
 package persistence
@@ -40,11 +39,11 @@ const (
 type Durability uint8
 
 const (
-	// Lazy waits until the batch is ordered and visible; the disk follows.
-	// For what can be fetched again from the log.
+	// Lazy waits until the batch is ordered and visible, and not for the disk. It is
+	// for what can be fetched again from the log.
 	Lazy Durability = iota
-	// Durable waits until the batch would survive a power cut. For everything
-	// that must be true before something is sent.
+	// Durable waits until the batch would survive a power cut. It is for everything
+	// that must be stored before something is sent.
 	Durable
 )
 

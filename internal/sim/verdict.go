@@ -30,14 +30,13 @@ func (w *world) verdict() {
 	}
 }
 
-// following reports whether a replica takes itself for one that has all that the
-// group has.
+// following reports whether a replica says that it has everything that the group has.
 func (s *seat) following() bool {
 	return !s.evil && s.replica != nil && s.replica.Active() && s.replica.Stalled() == ""
 }
 
-// together: I13. Whatever became of the log, those who follow it are in one
-// epoch; where it once forked, that says which way the group went.
+// together: I13. All replicas that say that they follow the log are in one epoch. Where
+// the group once forked, that epoch is the branch that it went on with.
 func (g *truth) together() {
 	var first *seat
 	for _, s := range g.seats() {

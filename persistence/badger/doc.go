@@ -33,9 +33,9 @@
 //     elsewhere (Config.MarkFile) or a Config.Witness keeps the counter.
 //   - A file of another store: ErrDamaged.
 //
-// An older store that is opened all the same leaves the time in the mark, in the
-// write in which its state becomes the truth: Store.PutBack says it from then on,
-// so that nobody who reads this store later takes it for one that never went back.
+// Where the operator accepts an older store, Open writes the time of that into the
+// mark, in the same write that accepts the state. Store.PutBack returns that time from
+// then on, also after later starts.
 //
 // The mark is written before each Durable batch is acknowledged, and made
 // durable itself once the store has been idle for 50 ms, once a second under
