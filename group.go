@@ -67,7 +67,7 @@ const (
 	StandingLost      Standing = group.Lost      // the log lost what it had read, and may have it again
 	StandingPaused    Standing = group.Paused    // the group asks for a newer client
 	StandingRevoked   Standing = group.Revoked   // its inbox has taken this installation back
-	StandingStranded  Standing = group.Stranded  // the others went on without it: remove it and add it again
+	StandingStranded  Standing = group.Stranded  // the others went on without it: the super admins are asked to add it again
 	StandingInactive  Standing = group.Inactive  // it is no member any more
 )
 

@@ -87,6 +87,7 @@ func (a *groupActor) emit(e group.Event) {
 			delete(a.senders, e.Message.ID)
 		}
 	case group.StandingChanged:
+		a.askBack()
 		switch {
 		case e.Reason != "":
 			a.stalled = true

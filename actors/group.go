@@ -135,6 +135,7 @@ func (a *groupActor) Start(ctx *engine.Context) error {
 		return err
 	}
 	a.setLive(ctx, live)
+	a.askBack()
 	return nil
 }
 

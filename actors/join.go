@@ -238,6 +238,11 @@ func (a *installationActor) enter(ctx *engine.Context, g *guest) error {
 		a.resolve(ctx.Self(), g, need)
 		return nil
 	}
+	if request := new(group.ReaddError); errors.As(err, &request) {
+		if err := a.answerTo(ctx.Context(), request); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return a.done(ctx, g, err)
 	}

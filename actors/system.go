@@ -149,6 +149,7 @@ type System struct {
 	sweeper    sweeper
 	commitLogs commitLogs
 	compared   sync.Map // by actor name: groups that have compared what they read with the log since the host was opened
+	asked      sync.Map // by actor name: stranded installations that have asked to be added again
 	restarts   atomic.Uint64
 
 	registering gates      // by the name of a local database

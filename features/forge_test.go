@@ -3,16 +3,14 @@ package features
 import (
 	"crypto/rand"
 	"errors"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/conclave-chat/conclave"
 	"github.com/conclave-chat/conclave/bus"
 	membus "github.com/conclave-chat/conclave/bus/memory"
 	"github.com/conclave-chat/conclave/content"
 	"github.com/conclave-chat/conclave/group"
-	"github.com/conclave-chat/conclave/identity"
+	"github.com/conclave-chat/conclave/internal/forge"
 	"github.com/conclave-chat/conclave/mls"
 	"github.com/conclave-chat/conclave/persistence"
 	memstore "github.com/conclave-chat/conclave/persistence/memory"
@@ -20,69 +18,15 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// stolenRows are a member's rows of one group, as somebody with the member's
-// database key reads them past all code that has rules.
-type stolenRows struct {
-	t     *testing.T
-	store persistence.Store
-	vault *persistence.Vault
-	id    conclave.GroupID
-}
-
-const firstGroupTable = 16 // of the record types; package actors says so
-
-func (r stolenRows) Get(table group.Table, key, secret []byte) ([]byte, error) {
-	suffix := append(slices.Clone(r.id[:]), key...)
-	var value []byte
-	var err error
-	if table.Shared() {
-		suffix = append(append(slices.Clone(r.id[:]), byte(table)), key...)
-		value, err = persistence.GetShared(r.t.Context(), r.store, persistence.Realm{}, suffix, [32]byte(secret))
-	} else {
-		value, err = r.vault.Get(r.t.Context(), persistence.RecordType(firstGroupTable+int(table)), suffix)
-	}
-	if errors.Is(err, persistence.ErrNotFound) {
-		return nil, nil
-	}
-	return value, err
-}
-
-func (r stolenRows) Scan(table group.Table, from []byte, yield func(key, value []byte) bool) error {
-	start := append(slices.Clone(r.id[:]), from...)
-	return r.vault.Scan(r.t.Context(), persistence.RecordType(firstGroupTable+int(table)), r.id[:], start, func(suffix, value []byte) bool {
-		return yield(suffix[len(r.id):], value)
-	})
-}
-
-func (r stolenRows) ScanBack(table group.Table, before []byte, yield func(key, value []byte) bool) error {
-	var below []byte
-	if before != nil {
-		below = append(slices.Clone(r.id[:]), before...)
-	}
-	return r.vault.ScanBack(r.t.Context(), persistence.RecordType(firstGroupTable+int(table)), r.id[:], below, func(suffix, value []byte) bool {
-		return yield(suffix[len(r.id):], value)
-	})
-}
-
 // stolen is a member's replica in the hands of a client that asks for no permission.
 func stolen(t *testing.T, store persistence.Store, c *conclave.Client, id conclave.GroupID) *group.Replica {
 	t.Helper()
-	seed, _ := private(t, store, c)
-	signer := must[*mls.Signer](t)(mls.NewSigner(mls.MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519, seed))
-	vault := must[*persistence.Vault](t)(persistence.OpenVault(t.Context(), store, c.InstallationID(), c.DatabaseKey()))
-	env := group.Env{
-		Signer: signer, Inbox: c.InboxID(), Rand: rand.Reader,
-		Identity: func(string, uint64, time.Time) (*identity.State, bool) { return nil, false },
-	}
-	replica, _, err := group.Load(env, stolenRows{t, store, vault, id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return replica
+	victim := forge.Victim{Store: store, Installation: c.InstallationID(), Key: c.DatabaseKey(), Inbox: c.InboxID()}
+	return must[*group.Replica](t)(victim.Replica(t.Context(), id))
 }
 
-// forge publishes a commit that renames a group, made with a member's own keys.
-func forge(t *testing.T, wire *wire, store persistence.Store, c *conclave.Client, id conclave.GroupID, name string) {
+// renames publishes a commit that renames a group, made with a member's own keys.
+func renames(t *testing.T, wire *wire, store persistence.Store, c *conclave.Client, id conclave.GroupID, name string) {
 	t.Helper()
 	replica := stolen(t, store, c, id)
 	const mutableMetadata = 0xff00
@@ -93,17 +37,10 @@ func forge(t *testing.T, wire *wire, store persistence.Store, c *conclave.Client
 		t.Fatal(err)
 	}
 	metadata.Attributes[group.AttributeName] = name
-	forged := slices.Clone(extensions)
-	for i := range forged {
-		if forged[i].Type == mutableMetadata {
-			forged[i].Data = must[[]byte](t)(proto.Marshal(&metadata))
-		}
-	}
-	staged := must[*mls.StagedCommit](t)(replica.Group().Commit(mls.CommitConfig{
-		Rand: rand.Reader, Proposals: []mls.Proposal{mls.GroupContextExtensions{Extensions: forged}},
-	}))
+	forged := forge.With(extensions, mutableMetadata, must[[]byte](t)(proto.Marshal(&metadata)))
+	commit := must[[]byte](t)(forge.Commit(replica, nil, mls.GroupContextExtensions{Extensions: forged}))
 	topic := must[bus.Topic](t)(bus.CommitsOf(id[:]))
-	must[bus.Ack](t)(wire.Publish(t.Context(), topic, group.EncodeGroupMessage(staged.Message(), make([]byte, 32), false)))
+	must[bus.Ack](t)(wire.Publish(t.Context(), topic, commit))
 }
 
 // TestNobodySendsATranscript: what a membership change looks like is in no member's

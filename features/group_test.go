@@ -161,7 +161,7 @@ func TestLargeModeratedGroup(t *testing.T) {
 		members[i] = w.of(c[i], g)
 	}
 
-	forge(t, wire, store, c[200], g.ID(), "taken over")
+	renames(t, wire, store, c[200], g.ID(), "taken over")
 	w.send(members[7], "still here")
 	for i, m := range members {
 		if i == 200 {

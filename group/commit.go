@@ -107,13 +107,15 @@ func (s *step) applyCommit(d Delivered, hash [32]byte, c *mls.StagedCommit, own 
 
 // leftBehindBy: the others go on by a valid commit whose secrets this member does not
 // have. It sends nothing from then on, since nobody would be there to read it, and
-// says what brings it back.
+// says what brings it back. Nobody without the secrets can tell a path that opens for
+// all others from one that opens for nobody, or whose confirmation tag is wrong: the
+// rules that need no secret were all kept, and what needs one is not its to judge.
 func (s *step) leftBehindBy(d Delivered, c *mls.StagedCommit) {
 	if c.Committer() == s.group.OwnLeaf() { // a copy of this store has its keys
 		s.met(leftBehind, "own commit %d is not known to this store", d.ID)
 		return
 	}
-	s.met(leftBehind, "commit %d holds no secret that this installation can open: ask a member to remove it and to add it again", d.ID)
+	s.met(leftBehind, "commit %d holds no secret that this installation can open: %s", d.ID, s.wayBack())
 }
 
 // enter makes a new epoch the current one, and saves it. The MLS state of a

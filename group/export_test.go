@@ -49,7 +49,7 @@ func ReplaceMembers(exts mls.Extensions, members map[string]uint64, failed ...[]
 
 // ReplaceKind says what the group is for, and between whom a direct message is.
 func ReplaceKind(exts mls.Extensions, kind Kind, dm ...string) mls.Extensions {
-	return replaceExtension(exts, extImmutableMetadata, encodeImmutable(kind, "", [2]string(append(dm, "", "")[:2])))
+	return replaceExtension(exts, extImmutableMetadata, encodeImmutable(kind, "", [2]string(append(dm, "", "")[:2]), nil))
 }
 
 // ReplacePermissions replaces the policy set.

@@ -40,6 +40,15 @@ type (
 	// RemoveMembers removes inboxes with all their installations.
 	RemoveMembers struct{ Inboxes []string }
 
+	// Readd asks for an installation of a member to be taken out and in again by one
+	// commit, since it cannot follow: see Ask. Where this member is no super admin, or
+	// the installation is not in the group, it changes nothing.
+	Readd struct {
+		Inbox        string
+		Installation []byte
+		leafKey      []byte // of the leaf that it has when it asks
+	}
+
 	// Refresh brings the installations of members up to date with the identity
 	// log; of all members where Inboxes is empty.
 	Refresh struct{ Inboxes []string }
@@ -190,6 +199,7 @@ func (Retry) input()             {}
 func (AddMembers) input()        {}
 func (RemoveMembers) input()     {}
 func (Refresh) input()           {}
+func (Readd) input()             {}
 func (UpdateMetadata) input()    {}
 func (UpdatePermissions) input() {}
 func (UpdateAdmins) input()      {}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/conclave-chat/conclave/identity"
 	"github.com/conclave-chat/conclave/mls"
+	"github.com/conclave-chat/conclave/proto/contents"
 )
 
 // CreateConfig says what a new group is like.
@@ -26,6 +27,8 @@ type CreateConfig struct {
 	Attributes  map[string]string // further ones
 	Permissions Preset
 	Now         time.Time
+
+	oneshot *contents.OneshotMessage // of KindOneshot
 }
 
 func (c *CreateConfig) validate() error {
@@ -207,6 +210,9 @@ func (s *step) welcomed(g *mls.Group, info *mls.JoinInfo, c JoinConfig) error {
 	if err := s.checkTree(g, meta); err != nil {
 		return err
 	}
+	if meta.Kind == KindOneshot {
+		return readdOf(meta, adder, adderLeaf)
+	}
 	if err := checkKind(meta, adder, s.env.Inbox); err != nil {
 		return err
 	}
@@ -367,8 +373,6 @@ func (s *step) checkTree(g *mls.Group, meta *Metadata) error {
 // direct message's, which is how real clients read the rule.
 func checkKind(m *Metadata, adder, self string) error {
 	switch m.Kind {
-	case KindOneshot:
-		return errOneshot
 	case KindDM:
 	default:
 		return nil

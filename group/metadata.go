@@ -55,8 +55,9 @@ type Metadata struct {
 	Failed      [][]byte          // installations that could not be added
 	Permissions Permissions
 
-	roles  map[string]Role // of those on the admin lists
-	digest [32]byte        // of the extensions this was decoded from
+	roles  map[string]Role        // of those on the admin lists
+	readd  *contents.ReaddRequest // of a oneshot group: see Ask
+	digest [32]byte               // of the extensions this was decoded from
 }
 
 // RoleOf returns what an inbox may do by the admin lists. Whether it is a
@@ -136,14 +137,15 @@ func (m *Metadata) decodeImmutable(b []byte) error {
 		return err
 	}
 	m.Kind, m.Creator = Kind(p.ConversationType), p.CreatorInboxId
+	m.readd = p.OneshotMessage.GetReaddRequest()
 	if dm := p.DmMembers; dm != nil {
 		m.DM = [2]string{dm.GetDmMemberOne().GetInboxId(), dm.GetDmMemberTwo().GetInboxId()}
 	}
 	return nil
 }
 
-func encodeImmutable(kind Kind, creator string, dm [2]string) []byte {
-	p := &contents.GroupMetadataV1{ConversationType: contents.ConversationType(kind), CreatorInboxId: creator}
+func encodeImmutable(kind Kind, creator string, dm [2]string, oneshot *contents.OneshotMessage) []byte {
+	p := &contents.GroupMetadataV1{ConversationType: contents.ConversationType(kind), CreatorInboxId: creator, OneshotMessage: oneshot}
 	if kind == KindDM {
 		p.DmMembers = &contents.DmMembers{
 			DmMemberOne: &contents.Inbox{InboxId: dm[0]},
@@ -227,7 +229,7 @@ func firstExtensions(c CreateConfig, creator, commitLogSigner string) mls.Extens
 	}
 	maps.Copy(attributes, c.Attributes)
 	return mls.Extensions{
-		{Type: extImmutableMetadata, Data: encodeImmutable(c.Kind, creator, c.dmMembers(creator))},
+		{Type: extImmutableMetadata, Data: encodeImmutable(c.Kind, creator, c.dmMembers(creator), c.oneshot)},
 		{Type: extMutableMetadata, Data: encodeMutable(attributes, nil, superAdmins)},
 		{Type: extMembership, Data: encodeMembership(map[string]uint64{creator: 0}, nil)},
 		{Type: extPermissions, Data: permissions.encode()},

@@ -15,7 +15,7 @@ import (
 // needsFetch reports whether a command is planned from fresh identities.
 func needsFetch(command Input) bool {
 	switch command.(type) {
-	case AddMembers, RemoveMembers, Refresh, CheckMembers:
+	case AddMembers, RemoveMembers, Refresh, Readd, CheckMembers:
 		return true
 	}
 	return false
@@ -30,6 +30,8 @@ func (s *step) fetchList(command Input) []string {
 		list = slices.Clone(w.Inboxes)
 	case RemoveMembers:
 		list = slices.Clone(w.Inboxes)
+	case Readd:
+		list = []string{w.Inbox}
 	case CheckMembers:
 		list = slices.Sorted(maps.Keys(s.meta.Members))
 	case Refresh:
@@ -105,6 +107,8 @@ func (s *step) draftCommit(it *intent) (commitDraft, error) {
 		return s.draftMembership(it.got, still)
 	case Refresh:
 		return s.draftMembership(s.stillMembers(it.got), nil)
+	case Readd:
+		return s.draftReadd(w, it.got)
 	case UpdateMetadata:
 		if err := s.mayUpdateMetadata(w); err != nil {
 			return commitDraft{}, err

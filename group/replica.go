@@ -281,6 +281,8 @@ func (s *step) apply(in Input) error {
 		return s.addMembers(in)
 	case RemoveMembers:
 		return s.removeMembers(in)
+	case Readd:
+		return s.readd(in)
 	case Refresh:
 		return s.refresh(in)
 	case UpdateMetadata:

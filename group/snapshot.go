@@ -449,6 +449,7 @@ const (
 	commandKeyUpdate
 	commandReoffer
 	commandDueKeyUpdate
+	commandReadd
 )
 
 func encodeCommand(w *rowWriter, command Input) {
@@ -480,6 +481,11 @@ func encodeCommand(w *rowWriter, command Input) {
 	case dueKeyUpdate:
 		w.uint(commandDueKeyUpdate)
 		w.time(command.at)
+	case Readd:
+		w.uint(commandReadd)
+		w.string(command.Inbox)
+		w.bytes(command.Installation)
+		w.bytes(command.leafKey)
 	}
 }
 
@@ -508,6 +514,8 @@ func decodeCommand(d *rowDecoder) Input {
 		return reoffer{}
 	case commandDueKeyUpdate:
 		return dueKeyUpdate{d.time()}
+	case commandReadd:
+		return Readd{d.string(), slices.Clone(d.bytes()), slices.Clone(d.bytes())}
 	}
 	d.fail("unknown command")
 	return nil

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/conclave-chat/conclave"
+	"github.com/conclave-chat/conclave/persistence"
 	memstore "github.com/conclave-chat/conclave/persistence/memory"
 )
 
@@ -64,6 +65,7 @@ func closeShared() {
 type world struct {
 	network    *network
 	nats, grpc *conclave.Host
+	store      persistence.Store // of the host on NATS
 }
 
 func newWorld(ctx context.Context, dir string) (*world, error) {
@@ -71,8 +73,8 @@ func newWorld(ctx context.Context, dir string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{network: n}
-	if w.nats, err = conclave.Open(ctx, conclave.Config{NATS: n.natsURL(), Store: memstore.New(), Codecs: codecs()}); err == nil {
+	w := &world{network: n, store: memstore.New()}
+	if w.nats, err = conclave.Open(ctx, conclave.Config{NATS: n.natsURL(), Store: w.store, Codecs: codecs()}); err == nil {
 		w.grpc, err = conclave.Open(ctx, conclave.Config{XMTP: n.xmtpURL(), Store: memstore.New(), Codecs: codecs()})
 	}
 	if err != nil {

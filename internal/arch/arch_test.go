@@ -27,7 +27,7 @@ var floors = map[string]int{
 	"persistence": 3, "internal/forge": 3,
 	"bus/bustest": 4, "bus/memory": 4, "bus/jetstream": 4, "bus/xmtp": 4,
 	"persistence/persistencetest": 4, "persistence/memory": 4, "persistence/badger": 4,
-	"identity/ethereum": 4,
+	"identity/ethereum": 4, "internal/forge": 4,
 	"actors/engine":     4,
 	"actors":            5, "node": 5, "internal/sim": 5,
 	"": 6, "gateway": 6,
