@@ -2,6 +2,7 @@ package group
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/conclave-chat/conclave/mls"
@@ -24,6 +25,13 @@ import (
 // read to its end first (ErrBehind), and then the welcome is judged. Its cursor is
 // its sender's to choose, and decides no more than that. Its epoch decides nothing:
 // where the log went back, the others may be in an earlier one.
+//
+// Who was removed takes anybody's welcome, and the group that it leads to may be a
+// stranger's, who publishes its commits as well: this installation then follows, and
+// gives way to nobody. So a membership that began by the welcome of somebody unknown
+// remembers who could add this installation in the one before. One of those brings it
+// back once the owner accepts that, whatever the standing and the epoch: two groups
+// claim one id then, and the log cannot say which is meant.
 //
 // No welcome leads to where this installation was before, since the keys of there
 // may be used.
@@ -60,9 +68,10 @@ func (r *Replica) makesRoom(g *mls.Group, c JoinConfig) error {
 		return ErrBehind
 	case c.Complete && ahead:
 		return errCursor
-	case may.welcome == admitsNobody && g.Epoch() <= r.group.Epoch():
+	case may.welcome != admitsNobody || len(r.former) > 0:
+	case g.Epoch() <= r.group.Epoch():
 		return ErrStaleWelcome
-	case may.welcome == admitsNobody:
+	default:
 		return errStillMember
 	}
 	return nil
@@ -91,10 +100,12 @@ func (r *Replica) wasThere(g *mls.Group, c JoinConfig) bool {
 // installation back; nil: it does. What a conversation is for, and between whom a
 // direct message is, never changes.
 func (r *Replica) admits(adder string, m *Metadata, accepted bool) error {
-	switch {
+	switch may := r.may().welcome; {
 	case r.kind != m.Kind || r.dm != m.DM:
 		return errOtherKind
-	case accepted || r.may().welcome != admitsKnown || r.knowsAdder(adder):
+	case may == admitsNobody && !r.formerly(adder):
+		return errStillMember
+	case accepted || may == admitsAnyone || may == admitsKnown && r.knowsAdder(adder):
 		return nil
 	}
 	return &UnknownAdderError{Adder: adder}
@@ -110,4 +121,29 @@ func (r *Replica) knowsAdder(inbox string) bool {
 	role := r.meta.RoleOf(inbox)
 	return role == SuperAdmin || inbox == r.env.Inbox || r.meta.Permissions.AddMember.permits(role) ||
 		r.meta.completesDM(inbox, []string{r.env.Inbox})
+}
+
+// formerly reports whether an inbox could add this installation before a stranger's
+// welcome began this membership.
+func (r *Replica) formerly(inbox string) bool { return slices.Contains(r.former, markOfInbox(inbox)) }
+
+func markOfInbox(inbox string) mark { return markOf(hashOf([]byte(inbox))) }
+
+// formerAfter is who could add this installation before a stranger did, after a welcome
+// of an inbox that takes the place of this membership. It ends where one of those, or
+// in a membership that is nobody's capture a member, brings it back.
+func (r *Replica) formerAfter(adder string) []mark {
+	switch {
+	case len(r.former) > 0 && !r.formerly(adder):
+		return r.former
+	case len(r.former) > 0 || r.knowsAdder(adder):
+		return nil
+	}
+	var all []mark
+	for _, inbox := range slices.Sorted(maps.Keys(r.meta.Members)) {
+		if inbox != r.env.Inbox && r.knowsAdder(inbox) {
+			all = append(all, markOfInbox(inbox))
+		}
+	}
+	return all
 }

@@ -131,3 +131,19 @@ func (r *rowDecoder) end() error {
 
 // keyOf is the key of rows that are numbered.
 func keyOf(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func (w *rowWriter) marks(list []mark) {
+	w.uint(uint64(len(list)))
+	for _, m := range list {
+		w.raw(m[:])
+	}
+}
+
+func (d *rowDecoder) marks() (list []mark) {
+	for n := d.uint(); n > 0 && d.err == nil; n-- {
+		var m mark
+		d.fixed(m[:])
+		list = append(list, m)
+	}
+	return list
+}

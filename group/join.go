@@ -303,8 +303,10 @@ func (s *step) succeed(p *Replica, epoch uint64, meta *Metadata) {
 		// them, and nobody opens what it sealed before that.
 		s.removals = slices.DeleteFunc(slices.Clone(p.removals), func(r removal) bool { return r.epoch > epoch })
 	}
+	s.former = p.formerAfter(s.addedBy)
 	s.standing, s.revoked = p.standing, p.revoked
 	s.reinstate(meta)
+	s.met(inputCame, "") // what the life before waited for is gone
 	s.met(welcomedBack, "")
 	if !p.knowsAdder(s.addedBy) {
 		s.failAll(fmt.Errorf("%w: somebody else's group has its id now", ErrInactive))

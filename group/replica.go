@@ -151,6 +151,7 @@ type position struct {
 	keysUpdated   time.Time      // when this member last committed a path of its own; zero: its keys are its key package's
 	leaving       []string       // inboxes that asked to be removed, sorted
 	removals      []removal      // of the last epochs
+	former        []mark         // who could add this installation before a stranger did: see formerly
 	impostors     [][]byte       // installations whose leaves claim an inbox that does not own them; never changed in place
 	heard         []echo         // of the last epochs
 	trail         []Applied      // the last commits that were applied or rejected

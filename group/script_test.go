@@ -277,11 +277,14 @@ var commands = map[string]func(*world, []string){
 	// usurp NAME OTHER EPOCH [CURSOR] : a stranger makes a group of the same id, goes
 	// on alone to an epoch, and welcomes OTHER there, at the log's end or another
 	// place. Everybody is a member by name.
+	// With "published" its commits are in the log.
 	"usurp": func(w *world, a []string) {
 		epoch, err := strconv.ParseUint(a[2], 10, 64)
 		w.must(err)
 		cursor := w.lastID
-		if len(a) > 3 {
+		if len(a) > 3 && a[3] == "published" {
+			cursor = 0
+		} else if len(a) > 3 {
 			cursor, err = strconv.ParseUint(a[3], 10, 64)
 			w.must(err)
 		}
@@ -513,12 +516,16 @@ func (h *home) forge(what []string) {
 
 // usurp welcomes somebody to a group of one's own, under the id of its group.
 func (h *home) usurp(victim *home, epoch, cursor uint64) {
+	published := cursor == 0
 	r, _, err := group.Create(h.env(), group.CreateConfig{ID: victim.replica.ID(), Now: h.tick(), Name: "usurped"})
 	h.must(err)
 	g := r.Group()
 	commit := func(proposals ...mls.Proposal) []byte {
 		s, err := g.Commit(mls.CommitConfig{Rand: h.world.rand, Proposals: proposals})
 		h.must(err)
+		if published {
+			cursor = h.publish(group.TopicCommits, victim.replica.ID(), group.EncodeGroupMessage(s.Message(), nil, false)).id
+		}
 		g, err = g.Merge(s)
 		h.must(err)
 		return s.Welcome()

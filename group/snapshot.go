@@ -14,7 +14,7 @@ import (
 
 // Formats of the rows, by table.
 const (
-	metaFormat     = 8 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives; 6 had no impostors; 7 had no survey and no hole
+	metaFormat     = 9 // 1 had no times of commits, no kind and no trail; 2 had no putBack; 3 had flags in place of a standing; 4 had no path and no chain; 5 had no root, no revoked and no lives; 6 had no impostors; 7 had no survey and no hole; 8 had no former
 	intentFormat   = 1
 	sealedFormat   = 1
 	indexFormat    = 3 // 1: the body, where it is shared, is in TableBody; 2 had no era and no mark of the envelope
@@ -167,16 +167,14 @@ func (s *step) encodeMeta() []byte {
 	w.uint(s.root)
 	w.bool(s.uprooted)
 	w.uint(s.revoked)
-	w.uint(uint64(len(s.lives)))
-	for _, m := range s.lives {
-		w.raw(m[:])
-	}
+	w.marks(s.lives)
 	w.uint(uint64(len(s.impostors)))
 	for _, key := range s.impostors {
 		w.bytes(key)
 	}
 	w.uint(s.survey.from)
 	w.uint(s.hole)
+	w.marks(s.former)
 	return w.b
 }
 
@@ -244,11 +242,7 @@ func (r *Replica) decodeMeta(b []byte) error {
 	if format > 5 {
 		r.root, r.uprooted = d.uint(), d.bool()
 		r.revoked = d.uint()
-		for n := d.uint(); n > 0 && d.err == nil; n-- {
-			var m mark
-			d.fixed(m[:])
-			r.lives = append(r.lives, m)
-		}
+		r.lives = d.marks()
 	}
 	if format > 6 {
 		for n := d.uint(); n > 0 && d.err == nil; n-- {
@@ -257,6 +251,9 @@ func (r *Replica) decodeMeta(b []byte) error {
 	}
 	if format > 7 {
 		r.survey.from, r.hole = d.uint(), d.uint()
+	}
+	if format > 8 {
+		r.former = d.marks()
 	}
 	return d.end()
 }
