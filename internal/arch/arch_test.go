@@ -28,8 +28,8 @@ var floors = map[string]int{
 	"bus/bustest": 4, "bus/memory": 4, "bus/jetstream": 4, "bus/xmtp": 4,
 	"persistence/persistencetest": 4, "persistence/memory": 4, "persistence/badger": 4,
 	"identity/ethereum": 4, "internal/forge": 4,
-	"actors/engine":     4,
-	"actors":            5, "node": 5, "internal/sim": 5,
+	"actors/engine": 4,
+	"actors":        5, "node": 5, "internal/sim": 5,
 	"": 6, "gateway": 6,
 	"cmd": 8, "deploy": 8, "docs": 8, "features": 8, "interop": 8, "benchmarks": 7, "chaos": 7, "internal/attack": 7, "mls/peers": 8, "conclavetest": 7, "bot": 7, "examples": 7,
 }
