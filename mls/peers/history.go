@@ -21,12 +21,12 @@ type history struct {
 	bytes   *rand.ChaCha8 // of this project's engine
 	members []*player
 	named   int
-	state   state            // that all agreed on last
-	pending []string         // kinds of the proposals of this epoch
-	invited []*player        // whom a proposal of this epoch adds
-	unloved *player          // whom a proposal of this epoch removes
-	updates map[*player]bool // who proposed one in this epoch
-	late    []*message       // to be delivered in a later epoch
+	state   state           // that all agreed on last
+	pending []string        // kinds of the proposals of this epoch
+	invited []*player       // whom a proposal of this epoch adds
+	unloved *player         // whom a proposal of this epoch removes
+	updates map[*player]int // how many each proposed in this epoch
+	late    []*message      // to be delivered in a later epoch
 	tally   tally
 }
 
@@ -60,7 +60,7 @@ type mismatch string
 func (m mismatch) Error() string { return string(m) }
 
 func newHistory(s *stage, suite int, seed uint64) (*history, error) {
-	h := &history{stage: s, suite: suite, tally: newTally(), updates: map[*player]bool{}}
+	h := &history{stage: s, suite: suite, tally: newTally(), updates: map[*player]int{}}
 	h.dice = rand.New(rand.NewPCG(seed, uint64(suite)))
 	h.bytes = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(suite)})
 	founder, err := h.newcomer(engines[h.dice.IntN(len(engines))])
@@ -186,7 +186,7 @@ func (h *history) propose() error {
 	}
 	h.pending = append(h.pending, c.kind())
 	if c.kind() == "update" {
-		h.updates[from] = true
+		h.updates[from]++
 	}
 	h.tally.proposals[from.engine]++
 	for _, p := range h.members {
@@ -241,10 +241,15 @@ func (h *history) context() change { return changeOf("context", []byte{byte(h.di
 
 // committer is somebody who can commit what is proposed; nobody: nil. OpenMLS commits
 // nothing while its own removal is proposed. mls-rs commits an Update and a Remove of
-// one leaf together, which RFC 9420, Section 12.2, forbids and the others refuse.
+// one leaf together, and two Updates of one, which RFC 9420, Section 12.2, forbids and
+// all refuse, mls-rs too.
 func (h *history) committer() *player {
+	twice := h.updates[h.unloved] > 0
+	for _, n := range h.updates {
+		twice = twice || n > 1
+	}
 	can := slices.DeleteFunc(slices.Clone(h.members), func(p *player) bool {
-		return p.engine == openMLS && p == h.unloved || p.engine == mlsRS && h.updates[h.unloved]
+		return p.engine == openMLS && p == h.unloved || p.engine == mlsRS && twice
 	})
 	if len(can) == 0 {
 		return nil
@@ -254,7 +259,7 @@ func (h *history) committer() *player {
 
 // removable says whether somebody's commit may remove another by value.
 func (h *history) removable(from, p *player) bool {
-	return p != from && len(h.members) > fewest && h.unloved == nil && !(from.engine == mlsRS && h.updates[p])
+	return p != from && len(h.members) > fewest && h.unloved == nil && !(from.engine == mlsRS && h.updates[p] > 0)
 }
 
 // commit commits what is proposed, with further changes by value.
@@ -376,7 +381,7 @@ func (h *history) settled() error {
 	if want, got := len(h.members), len(h.state.leaves()); want != got {
 		return mismatch(fmt.Sprintf("%d members in the tree of %d", got, want))
 	}
-	h.pending, h.invited, h.unloved, h.updates = nil, nil, nil, map[*player]bool{}
+	h.pending, h.invited, h.unloved, h.updates = nil, nil, nil, map[*player]int{}
 	var due []*message
 	h.late = slices.DeleteFunc(h.late, func(m *message) bool {
 		m.after--
