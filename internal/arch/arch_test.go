@@ -24,7 +24,7 @@ var floors = map[string]int{
 	"bus": 0, "proto": 0, "internal/telemetry": 0, "internal/listen": 0,
 	"mls": 1, "identity": 1, "content": 1,
 	"group":       2,
-	"persistence": 3, "internal/forge": 3,
+	"persistence": 3,
 	"bus/bustest": 4, "bus/memory": 4, "bus/jetstream": 4, "bus/xmtp": 4,
 	"persistence/persistencetest": 4, "persistence/memory": 4, "persistence/badger": 4,
 	"identity/ethereum": 4, "internal/forge": 4,

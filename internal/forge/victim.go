@@ -1,5 +1,3 @@
-// Package forge puts a member's replica into the hands of a client that asks for no
-// permission: for tests of what all others make of that.
 package forge
 
 import (
