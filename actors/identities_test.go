@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,11 +25,14 @@ type networkLog struct {
 	Network // nothing else is asked
 	inbox   string
 	wallet  *ethereum.Key
+	mu      sync.Mutex
 	updates []*identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog
 }
 
 func (n *networkLog) GetIdentityUpdates(_ context.Context, r *identityapi.GetIdentityUpdatesRequest) (*identityapi.GetIdentityUpdatesResponse, error) {
 	answer := &identityapi.GetIdentityUpdatesResponse_Response{InboxId: n.inbox}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, u := range n.updates {
 		if u.SequenceId > r.Requests[0].SequenceId {
 			answer.Updates = append(answer.Updates, u)
@@ -44,6 +48,8 @@ func (n *networkLog) publish(t *testing.T, d *identity.Draft) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.updates = append(n.updates, &identityapi.GetIdentityUpdatesResponse_IdentityUpdateLog{
 		SequenceId: uint64(10 * (len(n.updates) + 1)), ServerTimestampNs: uint64(time.Now().UnixNano()), Update: u,
 	})

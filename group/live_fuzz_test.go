@@ -34,6 +34,12 @@ func FuzzDelivered(f *testing.F) {
 				t.Fatal("rejected, and yet the group moved")
 			}
 		}
+		if fx.Back != nil { // many envelopes claim later epochs: it looks at the log again
+			if _, err := bob.replica.Step(group.Rewound{End: *fx.Back}); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
 		if bob.replica.Cursor() != id && bob.replica.Stalled() == "" {
 			t.Fatal("cursor did not move")
 		}
