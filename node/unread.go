@@ -29,7 +29,8 @@ type Holding struct {
 	Bytes          int64 // about what they take up in the log
 	Oldest, Newest time.Time
 	last           bus.ID
-	noted          bool
+	read           bus.ID // the newest note of a read, and its time
+	readAt         time.Time
 }
 
 // Add counts one entry of the log, with the size of its payload.
@@ -49,7 +50,7 @@ func (c *Census) Add(id bus.ID, topic bus.Topic, at time.Time, size int64) {
 		c.groups[group] = h
 	}
 	if topic.Kind() == bus.GroupReads {
-		h.noted = true
+		h.read, h.readAt = max(h.read, id), later(h.readAt, at)
 		return
 	}
 	h.Entries++
@@ -57,10 +58,15 @@ func (c *Census) Add(id bus.ID, topic bus.Topic, at time.Time, size int64) {
 	if at.Before(h.Oldest) {
 		h.Oldest = at
 	}
-	if at.After(h.Newest) {
-		h.Newest = at
-	}
+	h.Newest = later(h.Newest, at)
 	h.last = max(h.last, id)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // Unread returns the groups that nobody has read, and to which nobody has written,
@@ -80,7 +86,8 @@ func (c *Census) Unread(ctx context.Context, b bus.Bus, now time.Time) ([]Holdin
 	}
 	var unread []Holding
 	for _, h := range c.groups {
-		if !h.noted && h.Entries > 0 && now.Sub(h.Newest) > w.keep {
+		// A log that is opened for this alone may still hold notes that have ended.
+		if h.Entries > 0 && now.Sub(h.Newest) > w.keep && now.Sub(h.readAt) > w.keep {
 			unread = append(unread, *h)
 		}
 	}
@@ -98,7 +105,7 @@ func (h Holding) Topics(ctx context.Context, b bus.Bus) ([]bus.Topic, bus.ID, er
 	if err != nil {
 		return nil, 0, fmt.Errorf("node: find the ends of group %x: %w", h.Group, err)
 	}
-	if ends[3] != 0 || slices.Max(ends) != h.last {
+	if ends[3] > h.read || slices.Max(ends[:3]) > h.last {
 		return nil, 0, fmt.Errorf("%w: %x", ErrInUse, h.Group)
 	}
 	return topics[:3], h.last, nil

@@ -161,4 +161,8 @@ func TestPurge(t *testing.T) {
 	if out, _, err := output(t, "", "log", "check", "--dir", log); err != nil {
 		t.Errorf("log check: %v\n%s", err, out)
 	}
+	until("deleted 1 groups", "purge", "--dir", log, "--yes")
+	if out, _, err := output(t, "", "log", "check", "--dir", log); err != nil {
+		t.Errorf("log check: %v\n%s", err, out)
+	}
 }
