@@ -42,9 +42,9 @@ type Network interface {
 	QueryCommitLog(ctx context.Context, queries []*mlsapi.QueryCommitLogRequest) ([]*mlsapi.QueryCommitLogResponse, error)
 }
 
-// A directory remembers the identity log of the inboxes that this host has met,
-// in memory and in the store, so that members have names without the network.
-// Its facts never change, so all installations of the host share them.
+// identities has the identity logs of the inboxes that this host has met, in memory
+// and in the store, so that members have names without the network. What a log says
+// never changes, so all installations of the host share it.
 type identities struct {
 	ctx      context.Context // the host's
 	network  Network

@@ -37,7 +37,7 @@ func renames(t *testing.T, wire *wire, store persistence.Store, c *conclave.Clie
 		t.Fatal(err)
 	}
 	metadata.Attributes[group.AttributeName] = name
-	forged := forge.With(extensions, mutableMetadata, must[[]byte](t)(proto.Marshal(&metadata)))
+	forged := forge.Replace(extensions, mutableMetadata, must[[]byte](t)(proto.Marshal(&metadata)))
 	commit := must[[]byte](t)(forge.Commit(replica, nil, mls.GroupContextExtensions{Extensions: forged}))
 	topic := must[bus.Topic](t)(bus.CommitsOf(id[:]))
 	must[bus.Ack](t)(wire.Publish(t.Context(), topic, commit))

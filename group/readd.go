@@ -28,8 +28,11 @@ type Ask struct {
 // Ask returns the request to be added again; false where this installation is not
 // stranded, or nobody else is a super admin.
 func (r *Replica) Ask() (Ask, bool) {
+	if r.standing != Stranded {
+		return Ask{}, false
+	}
 	admins := r.askable()
-	if r.standing != Stranded || len(admins) == 0 {
+	if len(admins) == 0 {
 		return Ask{}, false
 	}
 	at := (&step{Replica: *r}).lastCommitAt()

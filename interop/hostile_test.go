@@ -65,11 +65,11 @@ var forgeries = []struct {
 	make func(r *group.Replica) ([]byte, error)
 }{
 	{"without required capabilities", changing(func(exts mls.Extensions) mls.Extensions {
-		return forge.With(exts, mls.ExtensionRequiredCapabilities, nil)
+		return forge.Replace(exts, mls.ExtensionRequiredCapabilities, nil)
 	})},
-	{"without permissions", changing(func(exts mls.Extensions) mls.Extensions { return forge.With(exts, extPermissions, nil) })},
+	{"without permissions", changing(func(exts mls.Extensions) mls.Extensions { return forge.Replace(exts, extPermissions, nil) })},
 	{"with metadata that nobody reads", changing(func(exts mls.Extensions) mls.Extensions {
-		return forge.With(exts, extMetadata, []byte("junk"))
+		return forge.Replace(exts, extMetadata, []byte("junk"))
 	})},
 	{"that removes a member which its inbox has not lost", func(r *group.Replica) ([]byte, error) {
 		for i := range r.Group().Members() {

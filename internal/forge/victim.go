@@ -121,13 +121,3 @@ func Commit(r *group.Replica, withhold func(i, n int) bool, proposals ...mls.Pro
 	}
 	return group.EncodeGroupMessage(staged.Message(), make([]byte, 32), false), nil
 }
-
-// With returns a group's extensions with the data of one replaced, or without it where
-// data is nil.
-func With(exts mls.Extensions, t mls.ExtensionType, data []byte) mls.Extensions {
-	out := slices.DeleteFunc(slices.Clone(exts), func(e mls.Extension) bool { return e.Type == t })
-	if data != nil {
-		out = append(out, mls.Extension{Type: t, Data: data})
-	}
-	return out
-}

@@ -72,6 +72,7 @@ type envelope struct {
 	rogue   bool // by somebody who had been removed
 	message group.MessageID
 	key     generation
+	read    uint64 // how far its sender had read the log
 }
 
 type (
@@ -323,7 +324,7 @@ func (g *truth) describe(s *seat, o group.Outbound, data []byte) *envelope {
 	if _, _, err := state.Open(m); !errors.As(err, &mine) || mine.Epoch != state.Epoch() {
 		g.fail("I8", "%s does not know its own envelope in epoch %d: %v", s.name, state.Epoch(), err)
 	}
-	e := &envelope{from: s, epoch: mine.Epoch, within: string(state.EpochAuthenticator()), commit: o.Topic == group.TopicCommits}
+	e := &envelope{from: s, epoch: mine.Epoch, within: string(state.EpochAuthenticator()), commit: o.Topic == group.TopicCommits, read: s.replica.Cursor()}
 	e.key = generation{string(s.signer.Public()), e.within, mine.ContentType, mine.Generation}
 	if !e.commit {
 		var known bool
@@ -334,9 +335,9 @@ func (g *truth) describe(s *seat, o group.Outbound, data []byte) *envelope {
 	return e
 }
 
-// leaves looks at what really leaves an installation: I8. A restored store does
-// not know what it sent and the log did not take; there MLS's random reuse
-// guard keeps the nonces apart.
+// leaves looks at what really leaves an installation: I8. A restored store does not
+// know what it sent before and had not read in the log when it sealed: what the log
+// never took, or took later. There MLS's random reuse guard keeps the nonces apart.
 func (g *truth) leaves(s *seat, o group.Outbound) {
 	if s.evil {
 		return
@@ -345,14 +346,18 @@ func (g *truth) leaves(s *seat, o group.Outbound) {
 	g.must(err)
 	hash := sha256.Sum256(data)
 	key := g.sent[hash].key
-	if other, used := g.generations[key]; used && other != hash && !(s.restored && !g.inLog(other)) {
+	if other, used := g.generations[key]; used && other != hash && !(s.restored && !g.inLog(other, g.sent[hash].read)) {
 		g.fail("I8", "%s uses generation %d of epoch %d twice", s.name, key.number, g.sent[hash].epoch)
 	}
 	g.generations[key] = hash
 }
 
-func (g *truth) inLog(hash [32]byte) bool {
+// inLog reports whether the log has an envelope at or before an ID.
+func (g *truth) inLog(hash [32]byte, until uint64) bool {
 	for _, e := range g.log() {
+		if uint64(e.ID) > until {
+			return false
+		}
 		if data, err := group.DecodeGroupMessage(e.Payload); err == nil && sha256.Sum256(data) == hash {
 			return true
 		}
